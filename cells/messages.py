@@ -1,0 +1,355 @@
+"""Every record cells exchange, as frozen dataclasses in a closed registry: kind, version, direction, and whether the
+destination's application must acknowledge it (then the origin keeps it in its outbox until it does).
+
+Adding a kind: a dataclass here with @record, and a line in the role that takes it. Relays need nothing: they never
+look inside. Fields may be added with a default (older cells ignore them); a changed meaning is a new version.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from cells.model import BuildSpec, Flavor, ImageRef, InstanceState
+from cells.names import CellName, Instant
+
+
+class Direction(StrEnum):
+    """Who may send a kind. DOWN: an API cell to a cell below it. UP: a cell to an API cell above it.
+    BESIDE: a neighbour to its neighbour. ANY: any cell that a record travels to or from. LOCAL: never on the wire."""
+
+    DOWN = "down"
+    UP = "up"
+    BESIDE = "beside"
+    ANY = "any"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One line of the registry. `of_server`: each record of this kind is about one server."""
+
+    name: str
+    version: int
+    direction: Direction
+    acknowledged: bool
+    of_server: bool
+    body: type
+
+
+REGISTRY: dict[str, Kind] = {}
+_KIND_OF: dict[type, Kind] = {}
+_B = TypeVar("_B", bound=type)
+
+
+def record(
+    name: str, *, direction: Direction, acknowledged: bool = False, of_server: bool = False, version: int = 1
+) -> Callable[[_B], _B]:
+    """Register a frozen dataclass as the body of a record kind."""
+
+    def register(body: _B) -> _B:
+        kind = Kind(
+            name=name,
+            version=version,
+            direction=direction,
+            acknowledged=acknowledged,
+            of_server=of_server,
+            body=body,
+        )
+        REGISTRY[name] = kind
+        _KIND_OF[body] = kind
+        return body
+
+    return register
+
+
+def kind_of(body: Any) -> Kind:
+    """The registry line of a body."""
+    return _KIND_OF[type(body)]
+
+
+class RefusalCode(StrEnum):
+    """Why a leaf says no. Stable: other cells act on these."""
+
+    NO_ROOM = "no_room"
+    DRAINING = "draining"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+    UNSUPPORTED = "unsupported"
+
+
+# --- commands, owner to leaf -----------------------------------------------------------------------------------
+
+
+@record("server.build", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildServer:
+    """Claim a host and prepare; start only when granted. `attempt` counts the owner's tries to place this server.
+    `lease` (seconds): how long the leaf may hold the prepared build without a grant before it discards it."""
+
+    attempt: int
+    spec: BuildSpec
+    lease: int = 600
+
+
+@record("server.grant", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The owner's yes to an acceptance: this attempt alone may start its VM."""
+
+    attempt: int
+
+
+@record("server.discard", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discard:
+    """The owner's no to an acceptance: undo this attempt, never start it."""
+
+    attempt: int
+
+
+@record("server.delete", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteServer:
+    """Overtakes whatever goes on. Unknown server: a tombstone stays until `build_deadline` has passed."""
+
+    build_deadline: Instant
+
+
+@record("server.start", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartServer:
+    """Power on."""
+
+
+@record("server.stop", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopServer:
+    """Power off: clean shutdown first, hard after a while."""
+
+
+@record("server.reboot", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebootServer:
+    """Reboot; `hard` cuts the power."""
+
+    hard: bool = False
+
+
+@record("server.snapshot", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotServer:
+    """Upload the root disk's chain as the bytes of an image that already exists in the queued state."""
+
+    image: ImageRef
+
+
+@record("server.resize", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeServer:
+    """Give the server this flavor, on any host of the leaf; then wait for confirm or revert."""
+
+    flavor: Flavor
+
+
+@record("server.confirm_resize", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmResize:
+    """Keep the new, remove the old."""
+
+
+@record("server.revert_resize", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevertResize:
+    """Remove the new, bring back the old."""
+
+
+# --- replies and reports, leaf to owner ------------------------------------------------------------------------
+
+
+@record("server.accepted", direction=Direction.UP, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The build has a host. (`epoch`, `sequence`): the first capacity generation in which its claim is counted.
+    `trail`: the cells the command came through, as (cell, instant)."""
+
+    attempt: int
+    host: str
+    epoch: int
+    sequence: int
+    trail: tuple[tuple[CellName, int], ...] = ()
+
+
+@record("server.refused", direction=Direction.UP, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The leaf takes no part in this attempt, now or later."""
+
+    attempt: int
+    code: RefusalCode
+    reason: str
+    trail: tuple[tuple[CellName, int], ...] = ()
+
+
+@record("server.report", direction=Direction.UP, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceReport:
+    """The whole state of a server, at a version that only grows. Sent again until the owner has seen that version.
+    `number`: the newest command of the owner that had its effect or failed; `failed`: (number, why) of the newest
+    one that failed."""
+
+    attempt: int
+    version: int
+    state: InstanceState
+    number: int = 0
+    failed: tuple[int, str] | None = None
+
+
+@record("server.digest", direction=Direction.UP)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """A checksum over (server, version, state) for each bucket of servers a leaf holds for one owner; a server's
+    bucket is the first byte of the BLAKE2 hash of its id, modulo the number of buckets."""
+
+    buckets: tuple[int, ...]
+
+
+@record("server.compare", direction=Direction.DOWN)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    """The owner's side of a bucket whose digest differs: (server, version, checksum) of each server it has there. The leaf
+    raises the version of what differs and reports it again."""
+
+    bucket: int
+    servers: tuple[tuple[bytes, int, int], ...]
+
+
+@record("server.unknown", direction=Direction.UP, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerUnknown:
+    """The leaf was asked about a server that it does not have and never had to its knowledge."""
+
+
+# --- between neighbours, and of the machinery --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedCellRecord:
+    """A cell's own words about itself: `payload` is the wire form of model.CellRecord, signed by the cell whose
+    certificate stands beside it."""
+
+    certificate: bytes
+    payload: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Above:
+    """One cell above the sender: how far, and whether it is an API cell."""
+
+    name: CellName
+    hops: int
+    api: bool
+
+
+@record("cell.hello_up", direction=Direction.BESIDE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelloUp:
+    """Child to parent, each tick: its own cell record and those of its descendants that are news on this edge."""
+
+    records: tuple[SignedCellRecord, ...]
+
+
+@record("cell.hello_down", direction=Direction.BESIDE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelloDown:
+    """Parent to child, each tick: every cell above (the parent itself at 0 hops), and a checksum of what the parent
+    knows of the child's subtree, so that the child can tell when it must send all again."""
+
+    above: tuple[Above, ...]
+    known: int = 0
+
+
+@record("node.ack", direction=Direction.ANY)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """Received and committed: `ids` of records; `seen`: (server, version) of reports. Never acknowledged itself."""
+
+    ids: tuple[bytes, ...] = ()
+    seen: tuple[tuple[bytes, int], ...] = ()
+
+
+@record("node.not_forwarded", direction=Direction.ANY)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotForwarded:
+    """A relay could hand a packet to no next hop. `serial`: the origin's number of the packet; `reason` for people."""
+
+    serial: int
+    destination: CellName
+    reason: str
+
+
+# --- local: things a cell tells itself ---------------------------------------------------------------------------
+
+
+@record("local.tick", direction=Direction.LOCAL)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """The report interval has passed; told to the daemon that holds shard 0."""
+
+
+@record("local.intent", direction=Direction.LOCAL, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A tenant's wish, saved by the API cell's front door as a wake that is due at once. `number` orders the wishes for
+    one server; `action` names the body of the command, its fields in `body` (a registered kind's wire form), or is 'place'."""
+
+    action: str
+    number: int
+    body: bytes = b""
+
+
+@record("local.attempt_due", direction=Direction.LOCAL, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptDue:
+    """A placement attempt has had its time to be answered."""
+
+    attempt: int
+
+
+@record("local.grant_due", direction=Direction.LOCAL, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantDue:
+    """A prepared build has waited its lease for a grant."""
+
+    attempt: int
+
+
+@record("local.forget", direction=Direction.LOCAL, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """A tombstone has served its time."""
+
+
+@record("local.expired", direction=Direction.LOCAL)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """An acknowledged kind was never acknowledged before its deadline; the record as it was."""
+
+    id: bytes
+    kind: str
+    destination: CellName
+    server: bytes
+    body: bytes
+
+
+@record("local.job_ended", direction=Direction.LOCAL, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded:
+    """The end of slow work. `error` is empty on success; `result` is what the job's kind promises (wire form)."""
+
+    job: bytes
+    kind: str
+    result: bytes = b""
+    error: str = ""
+    permanent: bool = True

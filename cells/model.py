@@ -1,0 +1,183 @@
+"""The nouns that cross package borders: flavors, images, builds, capacity, cell records. Frozen values, no behaviour
+beyond their own arithmetic. Sizes carry their unit in the name (MiB = 2**20 bytes, GiB = 2**30 bytes)."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cells.names import CellName, Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flavor:
+    """A size of server. `extra_specs` as in OpenStack; keys understood: see docs/reference."""
+
+    id: str
+    name: str
+    vcpus: int
+    ram_mib: int
+    disk_gib: int
+    ephemeral_gib: int = 0
+    swap_mib: int = 0
+    extra_specs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRef:
+    """An image as a leaf needs it: where to fetch it and what to expect. `url` is the Glance v2 endpoint, without
+    /v2; `checksum` is Glance's md5 of the stored bytes, or empty where unknown; sizes in bytes."""
+
+    id: str
+    name: str = ""
+    url: str = ""
+    checksum: str = ""
+    disk_format: str = "vhd"
+    container_format: str = "ovf"
+    size: int = 0
+    min_disk_gib: int = 0
+    min_ram_mib: int = 0
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSpec:
+    """All a leaf needs to make one server. `hints` are scheduler hints, already checked by the API cell; `sealed` is
+    a secret box only the leaf can open (cells.identity), empty when there is no secret."""
+
+    name: str
+    project: str
+    user: str
+    flavor: Flavor
+    image: ImageRef
+    metadata: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
+    zone: str = ""
+    key_name: str = ""
+    public_key: str = ""
+    config_drive: bool = False
+    sealed: bytes = b""
+
+
+class VmState(StrEnum):
+    """OpenStack's vm_state: what a server is when nothing is going on."""
+
+    BUILDING = "building"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    RESCUED = "rescued"
+    RESIZED = "resized"
+    ERROR = "error"
+    DELETED = "deleted"
+
+
+class PowerState(StrEnum):
+    """XenAPI's VM.power_state, as the leaf last saw it."""
+
+    HALTED = "Halted"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    SUSPENDED = "Suspended"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why something failed, in words a tenant may read: no internals, no addresses, no secrets."""
+
+    code: int
+    message: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceState:
+    """What is so of one server: the leaf alone writes it, and sends it whole each time (a level, not an event)."""
+
+    vm_state: VmState
+    task_state: str = ""
+    power_state: PowerState = PowerState.UNKNOWN
+    flavor: Flavor
+    host: str = ""
+    vm_uuid: str = ""
+    launched_at: Instant = Instant(0)
+    terminated_at: Instant = Instant(0)
+    progress: int = 0
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Generation:
+    """(epoch, sequence), allocated in the cell's database; the larger wins. The epoch rises when a database is restored."""
+
+    epoch: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeShape:
+    """`hosts` hosts that each have this much free, after reserve. `disk_gib` is the free disk of each host's own
+    storage; where `group` names a shared storage group it is 0 and the group's free disk counts instead."""
+
+    ram_mib: int
+    vcpus: int
+    disk_gib: int
+    hosts: int
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostClass:
+    """Hosts alike in all that placement asks of them."""
+
+    hypervisor_version: str = ""
+    traits: tuple[str, ...] = ()
+    zone: str = ""
+    shapes: tuple[FreeShape, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageGroup:
+    """A storage repository that several hosts share; free is after reserve and overcommit."""
+
+    name: str
+    free_gib: int
+    total_gib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a leaf can still take, exactly, and what it has in all."""
+
+    classes: tuple[HostClass, ...] = ()
+    groups: tuple[StorageGroup, ...] = ()
+    hosts: int = 0
+    total_ram_mib: int = 0
+    total_vcpus: int = 0
+    total_disk_gib: int = 0
+    servers: int = 0
+
+
+class CellState(StrEnum):
+    """What the cell's administrator wants of it. Draining: runs what it has, takes no new builds."""
+
+    ENABLED = "enabled"
+    DRAINING = "draining"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRecord:
+    """What a cell says of itself; signed by it and relayed unchanged. `parents` are those it has heard lately."""
+
+    name: CellName
+    uuid: bytes
+    role: str
+    generation: Generation
+    at: Instant
+    parents: tuple[CellName, ...] = ()
+    state: CellState = CellState.ENABLED
+    versions: tuple[int, int] = (1, 1)
+    capacity: Capacity | None = None
+    weight_offset: float = 0.0
+    projects: tuple[str, ...] = ()

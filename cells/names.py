@@ -1,0 +1,70 @@
+"""Names, ids and time as values. Read by every module; nothing here touches a clock or a random source.
+
+An id is 16 bytes, a UUIDv7 (RFC 9562), so that ids sort by the time they were made; `Ids` makes them from a clock
+and a source of random bytes that are both given, so that tests and simulations can replay them. An instant is a
+whole number of microseconds since 1970 in UTC: exact in every database and on the wire.
+"""
+
+import re
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, NewType
+
+from cells.errors import BadInput
+
+Instant = NewType("Instant", int)
+SECOND = 1_000_000
+NEVER = Instant(2**62)
+
+CellName = str
+Id = Annotated[bytes, "id"]
+
+_CELL_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def cell_name(text: object) -> CellName:
+    """A valid cell name: lower case letters, digits and inner hyphens, at most 63 characters (a DNS label)."""
+    if isinstance(text, str) and _CELL_NAME.fullmatch(text):
+        return text
+    raise BadInput(
+        f"cell name {text!r} is not valid: use 1 to 63 lower case letters, digits and inner hyphens, like 'dfw-1'"
+    )
+
+
+def id_text(value: bytes) -> str:
+    """The usual text of an id, 8-4-4-4-12 hexadecimal digits."""
+    return str(uuid.UUID(bytes=value))
+
+
+def id_from_text(text: object, what: str = "id") -> bytes:
+    """The 16 bytes of a uuid given as text; BadInput names the field when it is not one."""
+    try:
+        return uuid.UUID(str(text)).bytes
+    except ValueError:
+        raise BadInput(f"{what} {text!r} is not a uuid") from None
+
+
+def iso(at: int) -> str:
+    """An instant as OpenStack's Compute API writes it: 2026-01-31T12:00:00Z."""
+    return datetime.fromtimestamp(at // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Ids:
+    """Makes UUIDv7 ids from a given clock and source of random bytes; within one object they only grow."""
+
+    def __init__(self, clock: Callable[[], Instant], random_bytes: Callable[[int], bytes]) -> None:
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._last = 0
+
+    def __call__(self) -> bytes:
+        millis = (self._clock() // 1000) & ((1 << 48) - 1)
+        tail = int.from_bytes(self._random_bytes(10), "big")
+        value = (millis << 80) | tail
+        value = (value & ~(0xF << 76)) | (0x7 << 76)
+        value = (value & ~(0x3 << 62)) | (0x2 << 62)
+        if value <= self._last:
+            value = self._last + 1
+        self._last = value
+        return value.to_bytes(16, "big")
