@@ -1,0 +1,1 @@
+"""The role of an API cell: OpenStack REST in, commands down, the tenant's view kept."""

@@ -78,7 +78,7 @@ class RefusalCode(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
-# --- commands, owner to leaf -----------------------------------------------------------------------------------
+# --- commands, owner to leaf ---
 
 
 @record("server.build", direction=Direction.DOWN, acknowledged=True, of_server=True)
@@ -164,7 +164,7 @@ class RevertResize:
     """Remove the new, bring back the old."""
 
 
-# --- replies and reports, leaf to owner ------------------------------------------------------------------------
+# --- replies and reports, leaf to owner ---
 
 
 @record("server.accepted", direction=Direction.UP, acknowledged=True, of_server=True)
@@ -217,8 +217,8 @@ class Digest:
 @record("server.compare", direction=Direction.DOWN)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare:
-    """The owner's side of a bucket whose digest differs: (server, version, checksum) of each server it has there. The leaf
-    raises the version of what differs and reports it again."""
+    """The owner's side of a bucket whose digest differs: (server, version, checksum) of each server it has
+    there. The leaf raises the version of what differs and reports it again."""
 
     bucket: int
     servers: tuple[tuple[bytes, int, int], ...]
@@ -230,7 +230,7 @@ class ServerUnknown:
     """The leaf was asked about a server that it does not have and never had to its knowledge."""
 
 
-# --- between neighbours, and of the machinery --------------------------------------------------------------------
+# --- between neighbours, and of the machinery ---
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +289,7 @@ class NotForwarded:
     reason: str
 
 
-# --- local: things a cell tells itself ---------------------------------------------------------------------------
+# --- local: things a cell tells itself ---
 
 
 @record("local.tick", direction=Direction.LOCAL)
@@ -302,7 +302,7 @@ class Tick:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
     """A tenant's wish, saved by the API cell's front door as a wake that is due at once. `number` orders the wishes for
-    one server; `action` names the body of the command, its fields in `body` (a registered kind's wire form), or is 'place'."""
+    one server; `action` is the registered kind of the command, its fields in `body` (wire form), or 'place'."""
 
     action: str
     number: int

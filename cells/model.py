@@ -100,15 +100,16 @@ class InstanceState:
     flavor: Flavor
     host: str = ""
     vm_uuid: str = ""
-    launched_at: Instant = Instant(0)
-    terminated_at: Instant = Instant(0)
+    launched_at: Instant = 0
+    terminated_at: Instant = 0
     progress: int = 0
     fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Generation:
-    """(epoch, sequence), allocated in the cell's database; the larger wins. The epoch rises when a database is restored."""
+    """(epoch, sequence), allocated in the cell's database; the larger wins. A restored database gets
+    a higher epoch."""
 
     epoch: int = 0
     sequence: int = 0

@@ -9,13 +9,13 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, NewType
+from typing import Annotated
 
 from cells.errors import BadInput
 
-Instant = NewType("Instant", int)
+Instant = int
 SECOND = 1_000_000
-NEVER = Instant(2**62)
+NEVER: Instant = 2**62
 
 CellName = str
 Id = Annotated[bytes, "id"]

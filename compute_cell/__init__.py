@@ -1,0 +1,1 @@
+"""The role of a compute cell: choose a host, run host jobs, report up."""

@@ -1,0 +1,151 @@
+"""The rows of an API cell: servers as their tenants see them, quotas, flavors, key pairs.
+
+One writer a fact: the front door writes what the tenant asked (name, metadata, open intents), the role writes
+what the leaf reported (`state`, `version`) and how placing goes. What is shown is derived from both (api_cell.status).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cells.model import BuildSpec, Flavor, InstanceState
+from cells.names import CellName, Id, Instant
+from cells.rows import Text, row
+
+
+class Phase(StrEnum):
+    """How far placing has come. PLACING: no leaf has it. OFFERED: a leaf was asked. GRANTED: that leaf holds it for
+    good. FAILED: no leaf takes it. DELETING: the tenant wants it gone."""
+
+    PLACING = "placing"
+    OFFERED = "offered"
+    GRANTED = "granted"
+    FAILED = "failed"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenIntent:
+    """A wish that has not had its effect yet: the status shown is the state reported plus these."""
+
+    number: int
+    action: str
+    at: Instant
+    request: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A leaf that was asked and said no, or did not answer."""
+
+    leaf: CellName
+    code: str
+    reason: str
+
+
+@row(
+    "servers",
+    key=("id",),
+    indexes=(("project", "created", "id"), ("project", "updated", "id"), ("created", "id"), ("leaf", "id"), ("phase",)),
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRow:
+    """A server of this API cell. `number` is the last number given to a wish; `finished` the last one that is over.
+    `status`, `vm_state` and `task_state` are kept as shown, for filters. `updated` never goes back."""
+
+    id: Id
+    project: str
+    user: str
+    name: str
+    created: Instant
+    updated: Instant
+    request: str
+    status: str
+    vm_state: str
+    task_state: str = ""
+    phase: Phase = Phase.PLACING
+    leaf: CellName = ""
+    attempt: int = 0
+    version: int = 0
+    number: int = 0
+    finished: int = 0
+    deadline: Instant = 0
+    spec: BuildSpec
+    state: InstanceState | None = None
+    intents: tuple[OpenIntent, ...] = ()
+    tried: tuple[Tried, ...] = ()
+    fault_code: int = 0
+    fault: Text = ""
+    fault_at: Instant = 0
+    heard: Instant = 0
+    locked: bool = False
+    description: Text = ""
+
+
+@row("servers_gone", key=("id",), indexes=(("project", "updated", "id"), ("updated",)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoneServerRow:
+    """A deleted server, as it last was, kept 30 days for changes-since."""
+
+    id: Id
+    project: str
+    updated: Instant
+    server: ServerRow
+
+
+@row("flavors", key=("id",), indexes=(("name",),))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlavorRow:
+    """A flavor offered by this API cell."""
+
+    id: str
+    name: str
+    public: bool = True
+    flavor: Flavor
+
+
+@row("usage", key=("project",))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """What a project has now; changed in the same unit as the servers counted."""
+
+    project: str
+    servers: int = 0
+    vcpus: int = 0
+    ram_mib: int = 0
+
+
+@row("quotas", key=("project",))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaRow:
+    """What a project may have; -1 is no limit. The project '' is everybody's default."""
+
+    project: str
+    servers: int = 1000
+    vcpus: int = 4000
+    ram_mib: int = 8 * 1024 * 1024
+
+
+@row("requests", key=("id",), indexes=(("at",),))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRow:
+    """A client-chosen request id and the server it made, so that asking twice is asking once. `id` is project/request."""
+
+    id: str
+    server: Id
+    at: Instant
+
+
+@row("keypairs", key=("user", "name"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPairRow:
+    """A user's public SSH key."""
+
+    user: str
+    name: str
+    public_key: Text
+    fingerprint: str
+    created: Instant
+    kind: str = field(default="ssh")
+
+
+ROWS: tuple[type, ...] = (ServerRow, GoneServerRow, FlavorRow, UsageRow, QuotaRow, RequestRow, KeyPairRow)

@@ -1,0 +1,77 @@
+"""What a role answers to a record: rows to save, records to send, jobs to start, wakes to set.
+
+A Decision is a value. The node writes the rows, the inbox mark and the outbox in one transaction, commits, then
+sends and starts; nothing else changes a cell's state.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cells.names import CellName, Id, Instant
+from cells.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    """Delete the row of this type with this key."""
+
+    row: type
+    key: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Slow work to start after the commit: `kind` names it to the role's `work`, `body` is its argument (any value
+    the codec can carry), `lane` is what it loads (a host, a pool): jobs of a lane have a common limit."""
+
+    id: Id
+    kind: str
+    server: Id
+    lane: str
+    body: Any
+    request: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """Decide on this record again, at or soon after `due`. The record is one to ourselves."""
+
+    due: Instant
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Tell the origin of a report which version of the server is now saved here."""
+
+    destination: CellName
+    server: Id
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The whole answer to one record. `notes` go to the log and to the server's story: (server, text)."""
+
+    save: tuple[Any, ...] = ()
+    send: tuple[Record, ...] = ()
+    do: tuple[Job, ...] = ()
+    wake: tuple[Wake, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def __add__(self, other: "Decision") -> "Decision":
+        return Decision(
+            save=self.save + other.save,
+            send=self.send + other.send,
+            do=self.do + other.do,
+            wake=self.wake + other.wake,
+            seen=self.seen + other.seen,
+            notes=self.notes + other.notes,
+        )
+
+    def but(self, **changes: Any) -> "Decision":
+        return replace(self, **changes)
+
+
+NOTHING = Decision()

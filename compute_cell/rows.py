@@ -1,0 +1,122 @@
+"""The rows of a compute cell: pools, hosts, storage groups, and the instances it holds. A cell without hosts has none.
+
+The leaf is the only writer of an instance's state; each change raises `version`, in the same transaction.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cells.model import BuildSpec, InstanceState
+from cells.names import CellName, Id, Instant
+from cells.rows import Text, row
+
+
+class HostState(StrEnum):
+    """ENABLED takes builds. DISABLED keeps what it has (an administrator's wish). DOWN does not answer. DEAD is confirmed
+    powered off or fenced: what it ran may be rebuilt elsewhere."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    DOWN = "down"
+    DEAD = "dead"
+
+
+@row("pools", key=("name",))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRow:
+    """A XenServer pool and how to log in to it; `secret` is the password, sealed with the cell's own key."""
+
+    name: str
+    url: str
+    user: str
+    secret: bytes
+    heard: Instant = 0
+    error: Text = ""
+
+
+@row("hosts", key=("uuid",), indexes=(("pool",),))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRow:
+    """A host and what is free on it after reserve and claims; the claim of a build is in the same transaction as the
+    instance. `sr`: the storage repository its servers' disks are on; `group`: the name of the storage group where that
+    is shared, else empty and `free_disk_gib` is the host's own."""
+
+    uuid: str
+    pool: str
+    name: str
+    state: HostState
+    ram_mib: int
+    vcpus: int
+    disk_gib: int
+    free_ram_mib: int
+    free_vcpus: int
+    free_disk_gib: int
+    sr: str
+    network: str
+    group: str = ""
+    hypervisor_version: str = ""
+    zone: str = ""
+    traits: tuple[str, ...] = ()
+
+
+@row("storage_groups", key=("name",))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRow:
+    """A storage repository shared by several hosts."""
+
+    name: str
+    pool: str
+    sr: str
+    disk_gib: int
+    free_disk_gib: int
+
+
+class Phase(StrEnum):
+    """How far a build has come. PREPARING: job under way, not granted. PREPARED: waits for the grant. GRANTED: may start
+    (or has). UNDOING: discarded or deleted, its host objects are being removed. GONE: a tombstone."""
+
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+    GRANTED = "granted"
+    UNDOING = "undoing"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedCommand:
+    """An owner's command that waits for the one before it. `data` is the record's wire form."""
+
+    number: int
+    data: bytes
+
+
+@row("instances", key=("id",), indexes=(("unseen", "updated"), ("owner", "id"), ("host",)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRow:
+    """A server this cell holds, or its tombstone. `unseen`: the owner has not seen `version` yet. `number`: the newest
+    command that is over. `job`: the slow work under way (16 zero bytes: none). `old_host`: where the copy to fall back on
+    is while a resize waits for its confirmation; its claim is kept there (`old_flavor` in `before`)."""
+
+    id: Id
+    owner: CellName
+    request: str
+    attempt: int
+    phase: Phase
+    version: int
+    unseen: bool
+    updated: Instant
+    host: str
+    pool: str
+    spec: BuildSpec
+    state: InstanceState
+    number: int = 0
+    failed: tuple[int, str] | None = None
+    job: Id = bytes(16)
+    command: QueuedCommand | None = None
+    queue: tuple[QueuedCommand, ...] = ()
+    old_host: str = ""
+    before: InstanceState | None = None
+    forget: Instant = 0
+
+
+ROWS: tuple[type, ...] = (PoolRow, HostRow, GroupRow, InstanceRow)
