@@ -128,7 +128,8 @@ class QuotaRow:
 @row("requests", key=("id",), indexes=(("at",),))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRow:
-    """A client-chosen request id and the server it made, so that asking twice is asking once. `id` is project/request."""
+    """A client-chosen request id and the server it made, so that asking twice is asking once. `id` is
+    project/request."""
 
     id: str
     server: Id

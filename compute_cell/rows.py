@@ -12,8 +12,8 @@ from cells.rows import Text, row
 
 
 class HostState(StrEnum):
-    """ENABLED takes builds. DISABLED keeps what it has (an administrator's wish). DOWN does not answer. DEAD is confirmed
-    powered off or fenced: what it ran may be rebuilt elsewhere."""
+    """ENABLED takes builds. DISABLED keeps what it has (an administrator's wish). DOWN does not answer. DEAD is
+    confirmed powered off or fenced: what it ran may be rebuilt elsewhere."""
 
     ENABLED = "enabled"
     DISABLED = "disabled"
@@ -72,8 +72,8 @@ class GroupRow:
 
 
 class Phase(StrEnum):
-    """How far a build has come. PREPARING: job under way, not granted. PREPARED: waits for the grant. GRANTED: may start
-    (or has). UNDOING: discarded or deleted, its host objects are being removed. GONE: a tombstone."""
+    """How far a build has come. PREPARING: job under way, not granted. PREPARED: waits for the grant. GRANTED: may
+    start (or has). UNDOING: discarded or deleted, its host objects are being removed. GONE: a tombstone."""
 
     PREPARING = "preparing"
     PREPARED = "prepared"
@@ -93,8 +93,8 @@ class QueuedCommand:
 @row("instances", key=("id",), indexes=(("unseen", "updated"), ("owner", "id"), ("host",)))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
-    """A server this cell holds, or its tombstone. `unseen`: the owner has not seen `version` yet. `number`: the newest
-    command that is over. `job`: the slow work under way (16 zero bytes: none). `old_host`: where the copy to fall back on
+    """A server this cell holds, or its tombstone. `unseen`: the owner has not seen `version` yet. `number`: the
+    newest command that is over. `job`: the slow work under way (16 zero bytes: none). `old_host`: where the copy to fall back on
     is while a resize waits for its confirmation; its claim is kept there (`old_flavor` in `before`)."""
 
     id: Id
