@@ -1,0 +1,93 @@
+"""VHD files, alone and in chains: what a XenServer storage repository on a file system is made of.
+
+The functions most callers need (paths are `str` or `Path`, sizes bytes, times Unix seconds, uuids `uuid.UUID`):
+
+    create_dynamic(path, virtual_size, *, uuid=None, now=None) -> UUID
+    create_fixed(path, virtual_size, *, uuid=None, now=None) -> UUID
+    create_child(path, parent_path, *, uuid=None, virtual_size=None, now=None) -> UUID     a snapshot's new layer
+    info(path) -> VhdInfo                              one file's facts
+    chain(leaf) -> (leaf path, parent path, .. base)   by name, in one folder
+    set_hidden(path, bool); set_parent(path, parent_path); set_uuid(path, uuid); resize(path, new_size)
+    coalesce(child_path) -> bytes copied into its parent
+    check(path); check_chain(leaf); repair(path)
+    Disk.open(leaf, writable=False): size, pread, pwrite, allocated, flush, close; a context manager
+    import_raw(stream, path, size) -> UUID; export_raw(leaf, stream) -> bytes; overwrite_raw(stream, disk, size)
+
+Errors are `VhdError`s (permanent), `VhdInUse` (temporary) and what the operating system says (FileNotFoundError,
+FileExistsError, no space left). A parent is taken only from its child's own folder.
+"""
+
+from xenapi_host.vhd.chain import chain, check, check_chain, open_chain
+from xenapi_host.vhd.change import (
+    coalesce,
+    create_child,
+    create_dynamic,
+    create_fixed,
+    repair,
+    resize,
+    set_hidden,
+    set_parent,
+    set_uuid,
+)
+from xenapi_host.vhd.describe import VhdInfo, info
+from xenapi_host.vhd.disk import Disk
+from xenapi_host.vhd.errors import (
+    CannotShrink,
+    ChainError,
+    ChainLoop,
+    ChainTooLong,
+    DamagedVhd,
+    ImageRefused,
+    NotAVhd,
+    ParentMismatch,
+    ParentMissing,
+    ParentOutsideFolder,
+    SizeRefused,
+    StreamEnded,
+    VhdError,
+    VhdInUse,
+)
+from xenapi_host.vhd.layout import BLOCK_SIZE, CHAIN_LIMIT, MAX_VIRTUAL_SIZE, Kind
+from xenapi_host.vhd.raw import export_raw, export_raw_file, import_raw, import_raw_file, overwrite_raw
+
+__all__ = [
+    "BLOCK_SIZE",
+    "CHAIN_LIMIT",
+    "MAX_VIRTUAL_SIZE",
+    "CannotShrink",
+    "ChainError",
+    "ChainLoop",
+    "ChainTooLong",
+    "DamagedVhd",
+    "Disk",
+    "ImageRefused",
+    "Kind",
+    "NotAVhd",
+    "ParentMismatch",
+    "ParentMissing",
+    "ParentOutsideFolder",
+    "SizeRefused",
+    "StreamEnded",
+    "VhdError",
+    "VhdInUse",
+    "VhdInfo",
+    "chain",
+    "check",
+    "check_chain",
+    "coalesce",
+    "create_child",
+    "create_dynamic",
+    "create_fixed",
+    "export_raw",
+    "export_raw_file",
+    "import_raw",
+    "import_raw_file",
+    "info",
+    "open_chain",
+    "overwrite_raw",
+    "repair",
+    "resize",
+    "set_hidden",
+    "set_parent",
+    "set_uuid",
+]
