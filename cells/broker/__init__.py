@@ -1,0 +1,22 @@
+"""A cell's message brokers: memory (embedded), RabbitMQ (lab, production). The URL chooses; see README.md."""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from cells.broker.memory import MemoryBroker, MemoryExchanges, exchange_name
+from cells.errors import BadInput
+from cells.names import CellName
+from cells.ports import Broker
+
+
+def open_broker(
+    url: str, cell: CellName, bell: Callable[[], None], *, exchanges: MemoryExchanges | None = None
+) -> Broker:
+    """The broker at this URL. `bell` is rung, from any thread, when a delivery or an outcome has come. `exchanges` is
+    where memory:// names are looked up. BadInput for a URL of no known kind."""
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        if exchanges is None:
+            raise BadInput("a memory:// broker lives in one process: give open_broker the house's MemoryExchanges")
+        return MemoryBroker(exchanges.exchange(exchange_name(url)), cell, bell)
+    raise BadInput(f"broker URL of kind {scheme!r} is not known: use memory://, amqp:// or amqps://")

@@ -1,0 +1,12 @@
+"""What both brokers agree on: the name of an inbox queue and the size of a message."""
+
+from cells.errors import BadInput
+from cells.record import MAX_BUNDLE
+
+INBOX = "celltree.inbox"
+
+
+def refuse_oversized(data: bytes) -> None:
+    """BadInput for a body no neighbour would take (a broker would, up to 128 MiB, and choke on it)."""
+    if len(data) > MAX_BUNDLE:
+        raise BadInput(f"message of {len(data)} bytes is over the limit of {MAX_BUNDLE}: split the bundle")
