@@ -6,6 +6,7 @@ garbage byte is a BadInput, an unknown field is passed over.
 """
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 
 from cells.errors import BadInput
 from cells.messages import REGISTRY, kind_of
-from cells.record import MAX_BUNDLE, Hop, Packet, Record
+from cells.record import MAX_BUNDLE, NO_SERVER, Hop, Packet, Record
 
 WIRE_VERSION = 1
 _MOST_ITEMS = 65_536
@@ -59,6 +60,27 @@ def pack_record(record: Record) -> bytes:
             _encoder.encode(record.body),
         )
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peek:
+    """What can be told of a record that may be garbage or of a kind not known here; empty where nothing can."""
+
+    id: bytes = b""
+    kind: str = ""
+    origin: str = ""
+    server: bytes = NO_SERVER
+
+
+def peek(data: bytes) -> Peek:
+    """The outside of a record, whatever its kind and body; never raises."""
+    try:
+        id_, kind, _, origin, _, server, *_ = unpack(_RECORD_SHAPE, data)
+    except BadInput:
+        return Peek()
+    if len(id_) != 16 or len(server) != 16:
+        return Peek()
+    return Peek(id=id_, kind=kind[:255], origin=origin, server=server)
 
 
 def unpack_record(data: bytes) -> Record:

@@ -21,14 +21,14 @@ class Remove:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Slow work to start after the commit: `kind` names it to the role's `work`, `body` is its argument (any value
-    the codec can carry), `lane` is what it loads (a host, a pool): jobs of a lane have a common limit."""
+    """Slow work to start after the commit: `kind` names it to the role's `work`, `body` is its argument (wire
+    form), `lane` is what it loads (a host, a pool): jobs of a lane have a common limit."""
 
     id: Id
     kind: str
     server: Id
     lane: str
-    body: Any
+    body: bytes
     request: str = ""
 
 

@@ -30,6 +30,10 @@ class Conflict(Temporary):
     """A unit of work lost a race (deadlock, lock wait, lost compare-and-swap): decide again on fresh rows."""
 
 
+class AmbiguousCommit(Temporary):
+    """The connection was lost while committing: the unit may be there or not. Read it again by id, never guess."""
+
+
 class LeaseLost(Permanent):
     """Another daemon holds the shard now; stop at once and touch nothing."""
 

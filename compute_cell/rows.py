@@ -94,8 +94,8 @@ class QueuedCommand:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
     """A server this cell holds, or its tombstone. `unseen`: the owner has not seen `version` yet. `number`: the
-    newest command that is over. `job`: the slow work under way (16 zero bytes: none). `old_host`: where the copy to fall back on
-    is while a resize waits for its confirmation; its claim is kept there (`old_flavor` in `before`)."""
+    newest command that is over. `job`: the slow work under way (16 zero bytes: none), for `command` if that is set.
+    `before`: what the server was while a resize waits for its confirmation; its claim on `old_host` is kept."""
 
     id: Id
     owner: CellName
