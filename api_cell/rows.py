@@ -25,12 +25,14 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenIntent:
-    """A wish that has not had its effect yet: the status shown is the state reported plus these."""
+    """A wish that has not had its effect yet: the status shown is the state reported plus these. `detail` is what the
+    status needs to know beyond the action: HARD of a reboot."""
 
     number: int
     action: str
     at: Instant
     request: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,9 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRow:
     """A server of this API cell. `number` is the last number given to a wish; `finished` the last one that is over.
-    `status`, `vm_state` and `task_state` are kept as shown, for filters. `updated` never goes back."""
+    `status`, `vm_state`, `task_state`, `image` and `flavor` (ids) are kept as shown, for filters, by
+    api_cell.status.settle. `updated` never goes back. `resize_to` is the flavor of a resize that is neither confirmed nor reverted: its room is
+    charged to the quota too."""
 
     id: Id
     project: str
@@ -79,6 +83,10 @@ class ServerRow:
     heard: Instant = 0
     locked: bool = False
     description: Text = ""
+    image: str = ""
+    flavor: str = ""
+    tags: tuple[str, ...] = ()
+    resize_to: Flavor | None = None
 
 
 @row("servers_gone", key=("id",), indexes=(("project", "updated", "id"), ("updated",)))
@@ -101,6 +109,7 @@ class FlavorRow:
     name: str
     public: bool = True
     flavor: Flavor
+    description: Text = ""
 
 
 @row("usage", key=("project",))

@@ -1,0 +1,58 @@
+"""What the front door of an API cell is told when it starts. Read from the configuration by the command line."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cells.names import CellName
+
+GIB = 2**30
+
+
+class Auth(StrEnum):
+    """NONE: everybody is the one local user, an administrator. HTTP_BASIC: names and passwords from `users`."""
+
+    NONE = "none"
+    HTTP_BASIC = "http_basic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Somebody who may log in. `secret` is a salted hash (see api_cell.http.auth), never the password."""
+
+    name: str
+    project: str
+    secret: str = field(repr=False)
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultQuota:
+    """What a project may have when no quota was set for it; -1 is no limit. Raise for a private cloud of one team."""
+
+    servers: int = 1000
+    vcpus: int = 4000
+    ram_mib: int = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`public_url` is how clients reach this API (without /v2.1), for the links in answers; empty: as each request
+    was addressed. `local_user` and `local_project` are who everybody is when `auth` is none. `image_secret` signs the
+    tokens of image transfers; it must be the same in all processes of the cell. Sizes in bytes, times in seconds."""
+
+    cell: CellName
+    public_url: str = ""
+    auth: Auth = Auth.NONE
+    users: tuple[User, ...] = ()
+    local_user: str = "local"
+    local_project: str = "local"
+    image_secret: bytes = field(default=b"", repr=False)
+    image_token_lifetime: int = 6 * 3600
+    largest_image: int = 256 * GIB
+    largest_body: int = 114_688
+    largest_page: int = 1000
+    most_metadata: int = 128
+    most_keypairs: int = 100
+    build_time: int = 1800
+    default_zone: str = "nova"
+    quota: DefaultQuota = DefaultQuota()
