@@ -1,0 +1,79 @@
+"""The store: a cell's rows in SQLite or MariaDB. Called by the node, the front door and the command line.
+
+A unit is one transaction, see cells.store.unit; where the database differs is in cells.store.database.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cells.errors import Temporary
+from cells.store.database import Database, Transaction
+from cells.store.failures import typed
+from cells.store.statements import Statements
+from cells.store.tables import row_tables
+from cells.store.unit import SqlUnit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Units committed since the store was opened and the seconds the database took for the commits alone."""
+
+    commits: int
+    commit_seconds: float
+
+
+class SqlStore:
+    """The Store of cells.ports. Thread-safe. Opening it connects to nothing yet.
+
+    `url`: sqlite:///path, sqlite:// (in memory, gone with the store), mysql+pymysql://user:password@host:port/schema.
+    `row_types`: the role's rows; every cell's machinery rows are there anyway.
+    """
+
+    def __init__(self, url: str, row_types: Iterable[type] = ()) -> None:
+        self._database = Database(url)
+        self.metadata, tables = row_tables(row_types)
+        dialect = self._database.engine.dialect
+        self._tables = {row: (table, Statements(table, dialect)) for row, table in tables.items()}
+
+    @contextmanager
+    def unit(self, *, lock: bool = True) -> Iterator[SqlUnit]:
+        """One transaction, committed when the block ends well and anything was written.
+
+        Conflict: it lost a race, decide again. Temporary: the database is out of reach. AmbiguousCommit: the connection
+        was lost during the commit. Permanent: a value fits no column. In each case nothing of it was done, or (only
+        AmbiguousCommit) all of it.
+        """
+        database = self._database
+        transaction = Transaction(database, lock=lock)
+        # Rows found by conditions are as good as rows read by key where reading by key takes no lock of its own.
+        unit = SqlUnit(transaction, self._tables, lock=lock, keep_found=database.is_sqlite or not lock)
+        try:
+            yield unit
+            unit.commit()
+        finally:
+            transaction.abandon()
+
+    def create_all(self) -> None:
+        """Make the tables that are not there: for tests and stores in memory. Cells that live on upgrade their schema
+        (cells.store.schema)."""
+        try:
+            self.metadata.create_all(self._database.engine)
+        except Exception as error:
+            raise typed(error) from error
+
+    def ping(self) -> None:
+        """Raise Temporary when the database is out of reach."""
+        try:
+            with self._database.engine.connect() as connection:
+                connection.exec_driver_sql("SELECT 1")
+        except Exception as error:
+            raise Temporary(f"the database is out of reach: {getattr(error, 'orig', None) or error}") from error
+
+    def stats(self) -> Stats:
+        """What commits have cost so far."""
+        return Stats(commits=self._database.commits, commit_seconds=self._database.commit_seconds)
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._database.engine.dispose()
