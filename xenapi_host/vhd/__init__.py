@@ -12,6 +12,10 @@ The functions most callers need (paths are `str` or `Path`, sizes bytes, times U
     check(path); check_chain(leaf); repair(path)
     Disk.open(leaf, writable=False): size, pread, pwrite, allocated, flush, close; a context manager
     import_raw(stream, path, size) -> UUID; export_raw(leaf, stream) -> bytes; overwrite_raw(stream, disk, size)
+    import_raw_file(raw_path, path); export_raw_file(leaf, raw_path)                   sparse files, holes not read
+    changed_ranges(leaf, base) -> [(offset, length), ..]; plan_export(leaf, base=None) -> VhdExport(size, chunks())
+    apply_stream(vhd_stream, disk) -> bytes            lay an exported stream over a disk
+    write_image(leaf, stream) -> members; read_image(stream, empty_folder, limits=ImageLimits(..)) -> (0.vhd, ..)
 
 Errors are `VhdError`s (permanent), `VhdInUse` (temporary) and what the operating system says (FileNotFoundError,
 FileExistsError, no space left). A parent is taken only from its child's own folder.
@@ -47,6 +51,8 @@ from xenapi_host.vhd.errors import (
     VhdError,
     VhdInUse,
 )
+from xenapi_host.vhd.export import VhdExport, apply_stream, changed_ranges, plan_export
+from xenapi_host.vhd.image import ImageLimits, read_image, write_image
 from xenapi_host.vhd.layout import BLOCK_SIZE, CHAIN_LIMIT, MAX_VIRTUAL_SIZE, Kind
 from xenapi_host.vhd.raw import export_raw, export_raw_file, import_raw, import_raw_file, overwrite_raw
 
@@ -60,6 +66,7 @@ __all__ = [
     "ChainTooLong",
     "DamagedVhd",
     "Disk",
+    "ImageLimits",
     "ImageRefused",
     "Kind",
     "NotAVhd",
@@ -69,9 +76,12 @@ __all__ = [
     "SizeRefused",
     "StreamEnded",
     "VhdError",
+    "VhdExport",
     "VhdInUse",
     "VhdInfo",
+    "apply_stream",
     "chain",
+    "changed_ranges",
     "check",
     "check_chain",
     "coalesce",
@@ -85,9 +95,12 @@ __all__ = [
     "info",
     "open_chain",
     "overwrite_raw",
+    "plan_export",
+    "read_image",
     "repair",
     "resize",
     "set_hidden",
     "set_parent",
     "set_uuid",
+    "write_image",
 ]

@@ -8,7 +8,11 @@ from uuid import UUID
 
 from xenapi_host.vhd.chain import open_chain
 from xenapi_host.vhd.file import VhdFile
-from xenapi_host.vhd.layout import SECTOR
+from xenapi_host.vhd.layout import round_up
+
+# Writes are widened to 4 KiB, one byte of the bitmap, by copying up from the parents. The format allows single
+# sectors, but libvhdi takes every sector after a written one in the same bitmap byte from the child.
+_GRANULE = 4096
 
 
 class Disk:
@@ -48,7 +52,8 @@ class Disk:
             raise ValueError(f"{len(view)} bytes at {offset} do not fit a disk of {self.size} bytes; resize it first")
         if not view:
             return
-        first, last = offset // SECTOR * SECTOR, -(-(offset + len(view)) // SECTOR) * SECTOR
+        first = offset // _GRANULE * _GRANULE
+        last = min(round_up(offset + len(view), _GRANULE), self.size)
         if first == offset and last == offset + len(view):
             self.files[0].write(offset, view)
             return
