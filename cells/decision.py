@@ -51,12 +51,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The whole answer to one record. `notes` go to the log and to the server's story: (server, text)."""
+    """The whole answer to one record. `stop`: jobs to end between two of their steps. `notes` go to the log."""
 
     save: tuple[Any, ...] = ()
     send: tuple[Record, ...] = ()
     do: tuple[Job, ...] = ()
     wake: tuple[Wake, ...] = ()
+    stop: tuple[Id, ...] = ()
     seen: tuple[Seen, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -66,6 +67,7 @@ class Decision:
             send=self.send + other.send,
             do=self.do + other.do,
             wake=self.wake + other.wake,
+            stop=self.stop + other.stop,
             seen=self.seen + other.seen,
             notes=self.notes + other.notes,
         )

@@ -325,6 +325,12 @@ class GrantDue:
     attempt: int
 
 
+@record("local.destroy_due", direction=Direction.LOCAL, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestroyDue:
+    """Removing a server from its host failed; it is time to try again."""
+
+
 @record("local.forget", direction=Direction.LOCAL, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:

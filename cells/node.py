@@ -102,6 +102,7 @@ class _Batch:
     seen: dict[CellName, list[tuple[bytes, int]]] = field(default_factory=lambda: defaultdict(list))
     jobs: list[JobRow] = field(default_factory=list)
     done: list[bytes] = field(default_factory=list)
+    stop: list[bytes] = field(default_factory=list)
     wakes: list[Instant] = field(default_factory=list)
 
 
@@ -502,6 +503,7 @@ class Node:
                     )
                 )
             batch.send.append((out, data))
+        batch.stop += decision.stop
         for seen in decision.seen:
             batch.seen[seen.destination].append((seen.server, seen.version))
 
@@ -529,6 +531,8 @@ class Node:
         for job in batch.jobs:
             if self._shards.holds(job.shard, now):
                 self.jobs.start(job, self._shards.held[job.shard])
+        for id in batch.stop:
+            self.jobs.stop_early(id, "the server is being deleted")
         if batch.wakes and min(batch.wakes) <= now:
             self._poked = True
 

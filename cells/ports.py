@@ -177,7 +177,7 @@ class Role(Protocol):
     def decide(self, view: View, received: Received, now: Instant) -> Decision:
         """What to do about one record."""
 
-    def next_hops(self, destination: CellName) -> tuple[CellName, ...]:
+    def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
         """The neighbours a packet for this cell may go to next, best first; empty when it cannot be reached."""
 
     def work(self, job: Job, journal: Journal) -> Any:

@@ -86,7 +86,7 @@ class Pump:
     """Links to the neighbours and what waits for them."""
 
     def __init__(
-        self, *, identity: Identity, next_hops: Callable[[CellName], tuple[CellName, ...]], first_serial: int
+        self, *, identity: Identity, next_hops: Callable[[CellName, Instant], tuple[CellName, ...]], first_serial: int
     ) -> None:
         self._identity = identity
         self._next_hops = next_hops
@@ -192,7 +192,7 @@ class Pump:
     # --- inside ---
 
     def _choose(self, destination: CellName, tried: Iterable[CellName], now: Instant) -> CellName | None:
-        hops = [hop for hop in self._next_hops(destination) if hop in self._edges and hop not in tried]
+        hops = [hop for hop in self._next_hops(destination, now) if hop in self._edges and hop not in tried]
         if not hops:
             return None
         for hop in hops:

@@ -1,0 +1,329 @@
+"""A build at its leaf: accept and claim, prepare, wait for the grant, start; or undo. Pure.
+
+    BuildServer -> PREPARING --job ends--> PREPARED --Grant--> GRANTED --job ends--> ACTIVE
+                       |  Grant may come first: GRANTED, and the start follows the preparation's end
+                       +-- Discard, GrantDue, DeleteServer --> UNDOING --job ends--> GONE (a tombstone)
+
+The VM is started only after the grant, and the owner grants one attempt only: so one VM of a build at most is started.
+"""
+
+from dataclasses import replace
+
+from cells.decision import NOTHING, Decision, Remove
+from cells.errors import Refusal
+from cells.messages import (
+    Accepted,
+    BuildServer,
+    DeleteServer,
+    DestroyDue,
+    Discard,
+    Forget,
+    Grant,
+    GrantDue,
+    JobEnded,
+    RefusalCode,
+    Refused,
+    ServerUnknown,
+)
+from cells.model import BuildSpec, CellState, Flavor, ImageRef, InstanceState, PowerState, VmState
+from cells.names import SECOND, CellName, Instant
+from cells.ports import View
+from cells.record import Received, Record
+from cells.rows import CounterRow, SettingRow, StoryRow
+from compute_cell import hosts
+from compute_cell.answers import NO_JOB, Here, fault, released
+from compute_cell.rows import GroupRow, HostRow, InstanceRow, Phase
+from compute_cell.tasks import DestroyTask, PrepareTask, StartTask
+
+GENERATION = "generation"
+EPOCH = "epoch"
+STATE = "state"
+
+
+def accept(here: Here, view: View, received: Received, body: BuildServer, now: Instant) -> Decision:
+    """Claim a host for a build and begin to prepare it, or refuse with the reason."""
+    record = received.record
+    trail = tuple((hop.cell, hop.at) for hop in received.trail)
+    known = view.get(InstanceRow, record.server)
+    try:
+        if known is not None:
+            return _again(here, known, record, body)
+        _check(view, record, now)
+        claim = hosts.choose(body.spec, body.spec.flavor, view.all(HostRow), view.all(GroupRow))
+    except Refusal as refusal:
+        code = RefusalCode(refusal.code)
+        answer = Refused(attempt=body.attempt, code=code, reason=str(refusal), trail=trail)
+        return Decision(send=(here.record(record.origin, answer, record),), notes=(f"refused: {refusal}",))
+    epoch, sequence = _next_generation(view)
+    job_id = here.new_id()
+    instance = InstanceRow(
+        id=record.server,
+        owner=record.origin,
+        request=record.request,
+        attempt=body.attempt,
+        phase=Phase.PREPARING,
+        version=1,
+        unseen=True,
+        updated=now,
+        host=claim.host.uuid,
+        pool=claim.host.pool,
+        spec=body.spec,
+        state=InstanceState(
+            vm_state=VmState.BUILDING,
+            task_state="block_device_mapping",
+            flavor=body.spec.flavor,
+            host=claim.host.name,
+        ),
+        number=record.number,
+        job=job_id,
+    )
+    job = here.job("build.prepare", instance, PrepareTask(attempt=body.attempt))
+    accepted = Accepted(
+        attempt=body.attempt, host=claim.host.name, epoch=epoch.value, sequence=sequence.value, trail=trail
+    )
+    story = StoryRow(
+        id=here.new_id(),
+        server=record.server,
+        request=record.request,
+        at=now,
+        cell=here.name,
+        event="claimed",
+        text=f"host {claim.host.name}",
+        trail=trail,
+    )
+    return Decision(
+        save=(instance, *claim.rows, epoch, sequence, story),
+        send=(here.record(record.origin, accepted, record), here.report(instance)),
+        do=(replace(job, id=job_id),),
+        wake=(here.wake(now + body.lease * SECOND, GrantDue(attempt=body.attempt), instance),),
+        notes=(f"accepted on host {claim.host.name}",),
+    )
+
+
+def _again(here: Here, known: InstanceRow, record: Record, body: BuildServer) -> Decision:
+    if known.phase in (Phase.GONE, Phase.UNDOING):
+        raise Refusal(RefusalCode.DELETED, "the server was deleted or discarded here")
+    if body.attempt != known.attempt:
+        raise Refusal(RefusalCode.EXPIRED, f"attempt {known.attempt} of this build is here already")
+    return Decision(send=(here.report(known),))
+
+
+def _check(view: View, record: Record, now: Instant) -> None:
+    if record.deadline < now:
+        raise Refusal(RefusalCode.EXPIRED, "the build's deadline has passed")
+    state = view.get(SettingRow, STATE)
+    if state is not None and state.value != CellState.ENABLED:
+        raise Refusal(RefusalCode.DRAINING, f"the cell is {state.value}")
+
+
+def _next_generation(view: View) -> tuple[CounterRow, CounterRow]:
+    epoch = view.get(CounterRow, EPOCH) or CounterRow(name=EPOCH, value=1)
+    sequence = view.get(CounterRow, GENERATION) or CounterRow(name=GENERATION, value=0)
+    return epoch, replace(sequence, value=sequence.value + 1)
+
+
+def grant(here: Here, view: View, received: Received, body: Grant, now: Instant) -> Decision:
+    """The owner's yes: start, now or when prepared."""
+    instance = view.get(InstanceRow, received.record.server)
+    if instance is None:
+        unknown = here.record(received.record.origin, ServerUnknown(), received.record)
+        return Decision(send=(unknown,), notes=("granted, but not here",))
+    if not _is_open(instance, received.record.origin, body.attempt):
+        return NOTHING
+    granted = replace(instance, phase=Phase.GRANTED, number=max(instance.number, received.record.number))
+    if instance.phase is Phase.PREPARING:
+        return Decision(save=(granted,), notes=("granted while preparing",))
+    return _start(here, granted, now)
+
+
+def _is_open(instance: InstanceRow, owner: CellName, attempt: int) -> bool:
+    return (
+        instance.owner == owner and instance.attempt == attempt and instance.phase in (Phase.PREPARING, Phase.PREPARED)
+    )
+
+
+def _start(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+    job = here.job("build.start", instance, StartTask(attempt=instance.attempt, host=instance.host))
+    starting = replace(instance, job=job.id)
+    return Decision(do=(job,), notes=("granted, starting",)) + here.changed(starting, now, task_state="spawning")
+
+
+def discard(here: Here, view: View, received: Received, body: Discard, now: Instant) -> Decision:
+    """The owner's no: undo what was prepared."""
+    instance = view.get(InstanceRow, received.record.server)
+    if instance is None or not _is_open(instance, received.record.origin, body.attempt):
+        return NOTHING
+    return undo(here, instance, now)
+
+
+def grant_due(here: Here, view: View, received: Received, body: GrantDue, now: Instant) -> Decision:
+    """No grant came within the lease: give the host back and say so."""
+    instance = view.get(InstanceRow, received.record.server)
+    if instance is None or not _is_open(instance, instance.owner, body.attempt):
+        return NOTHING
+    reason = "no grant came within the lease"
+    answer = Refused(attempt=body.attempt, code=RefusalCode.EXPIRED, reason=reason)
+    return undo(here, instance, now) + Decision(send=(here.record(instance.owner, answer, instance),), notes=(reason,))
+
+
+def delete(here: Here, view: View, received: Received, body: DeleteServer, now: Instant) -> Decision:
+    """Overtake whatever goes on. For a server not known here a tombstone keeps a late build out."""
+    record = received.record
+    instance = view.get(InstanceRow, record.server)
+    if instance is None:
+        return _tombstone(here, view, record, body, now)
+    if instance.owner != record.origin:
+        return Decision(notes=(f"{record.origin} may not delete a server of {instance.owner}",))
+    numbered = replace(instance, number=max(instance.number, record.number), forget=body.build_deadline)
+    if instance.phase is Phase.GONE:
+        return here.changed(numbered, now)
+    if instance.phase is Phase.UNDOING:
+        return Decision(save=(numbered,))
+    return undo(here, numbered, now)
+
+
+def _tombstone(here: Here, view: View, record: Record, body: DeleteServer, now: Instant) -> Decision:
+    flavor = Flavor(id="", name="", vcpus=0, ram_mib=0, disk_gib=0)
+    spec = BuildSpec(name="", project="", user="", flavor=flavor, image=ImageRef(id=""))
+    gone = InstanceRow(
+        id=record.server,
+        owner=record.origin,
+        request=record.request,
+        attempt=0,
+        phase=Phase.GONE,
+        version=0,
+        unseen=True,
+        updated=now,
+        host="",
+        pool="",
+        spec=spec,
+        state=InstanceState(vm_state=VmState.DELETED, flavor=flavor, terminated_at=now),
+        number=record.number,
+        forget=body.build_deadline,
+    )
+    return _gone(here, gone, now)
+
+
+def undo(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+    """Remove everything of a server from its host; a job under way is asked to stop first."""
+    leaving = replace(instance, phase=Phase.UNDOING, queue=(), command=None)
+    if instance.job != NO_JOB:
+        return Decision(stop=(instance.job,)) + here.changed(leaving, now, task_state="deleting")
+    return _destroy(here, leaving, now)
+
+
+def _destroy(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+    job = here.job("build.destroy", instance, DestroyTask())
+    return Decision(do=(job,)) + here.changed(replace(instance, job=job.id), now, task_state="deleting")
+
+
+def _gone(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+    over = replace(instance, phase=Phase.GONE, job=NO_JOB, before=None, old_host="")
+    wake = here.wake(max(over.forget, now + 3600 * SECOND), Forget(), over)
+    return Decision(wake=(wake,)) + here.changed(
+        over,
+        now,
+        vm_state=VmState.DELETED,
+        task_state="",
+        power_state=PowerState.HALTED,
+        terminated_at=now,
+    )
+
+
+def forget(here: Here, view: View, received: Received, body: Forget, now: Instant) -> Decision:
+    """A tombstone has served its time, unless its owner has not seen it yet."""
+    instance = view.get(InstanceRow, received.record.server)
+    if instance is None or instance.phase is not Phase.GONE:
+        return NOTHING
+    if instance.unseen:
+        return Decision(wake=(here.wake(now + 3600 * SECOND, body, instance),))
+    return Decision(save=(Remove(row=InstanceRow, key=(instance.id,)),))
+
+
+# --- ends of jobs ---
+
+
+def prepared(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
+    idle = replace(instance, job=NO_JOB)
+    if instance.phase is Phase.UNDOING:
+        return _destroy(here, idle, now)
+    if end.error:
+        return _failed(here, idle, end.error, now)
+    if instance.phase is Phase.GRANTED:
+        return _start(here, idle, now)
+    ready = replace(idle, phase=Phase.PREPARED)
+    return Decision(save=(ready,), notes=("prepared, waits for the grant",))
+
+
+def _failed(here: Here, instance: InstanceRow, error: str, now: Instant) -> Decision:
+    if instance.phase is not Phase.GRANTED:
+        # Nobody was promised anything yet: the owner may try another leaf.
+        answer = Refused(attempt=instance.attempt, code=RefusalCode.UNSUPPORTED, reason=error)
+        told = Decision(send=(here.record(instance.owner, answer, instance),), notes=(f"preparing failed: {error}",))
+        return told + _destroy(here, replace(instance, phase=Phase.UNDOING), now)
+    job = here.job("build.destroy", instance, DestroyTask())
+    broken = replace(instance, job=job.id)
+    return Decision(do=(job,), notes=(f"build failed: {error}",)) + here.changed(
+        broken,
+        now,
+        vm_state=VmState.ERROR,
+        task_state="",
+        power_state=PowerState.UNKNOWN,
+        fault=fault(error, now),
+    )
+
+
+def started(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
+    idle = replace(instance, job=NO_JOB)
+    if instance.phase is Phase.UNDOING:
+        return _destroy(here, idle, now)
+    if end.error:
+        return _failed(here, idle, end.error, now)
+    return Decision(notes=("active",)) + here.changed(
+        idle,
+        now,
+        vm_state=VmState.ACTIVE,
+        task_state="",
+        power_state=PowerState.RUNNING,
+        launched_at=now,
+        progress=100,
+    )
+
+
+def destroyed(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
+    """The host is clean: the claims go back. A build that failed stays as an ERROR without anything on a host."""
+    idle = replace(instance, job=NO_JOB)
+    if end.error:
+        return _destroy_again(here, idle, end, now)
+    rows = released(view, *claims(instance))
+    sequence = _next_generation(view)
+    if instance.phase is Phase.UNDOING:
+        return Decision(save=(*rows, *sequence), notes=("gone",)) + _gone(here, replace(idle, host="", pool=""), now)
+    return Decision(save=(*rows, *sequence)) + here.changed(replace(idle, host="", pool=""), now, host="")
+
+
+def _destroy_again(here: Here, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
+    # Giving up would leave disks behind: the job is put again, a minute later, for as long as it takes.
+    wake = here.wake(now + 60 * SECOND, DestroyDue(), instance)
+    return Decision(save=(instance,), wake=(wake,), notes=(f"removing it from its host failed: {end.error}",))
+
+
+def destroy_due(here: Here, view: View, received: Received, now: Instant) -> Decision:
+    instance = view.get(InstanceRow, received.record.server)
+    if instance is None or instance.job != NO_JOB or not instance.host:
+        return NOTHING
+    job = here.job("build.destroy", instance, DestroyTask())
+    return Decision(save=(replace(instance, job=job.id),), do=(job,))
+
+
+def undone_while_busy(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+    """A job of a server ended that is to be removed: now its host is free for that."""
+    return _destroy(here, instance, now) if instance.phase is Phase.UNDOING else Decision(save=(instance,))
+
+
+def claims(instance: InstanceRow) -> tuple[tuple[str, Flavor], ...]:
+    """(host, flavor) of every claim an instance has: two while a resize waits for its confirmation."""
+    held = ((instance.host, instance.state.flavor),) if instance.host else ()
+    if instance.before is not None and instance.old_host:
+        held = (*held, (instance.old_host, instance.before.flavor))
+    return held

@@ -1,0 +1,38 @@
+"""What one kind of command is made of: how it begins and what its end changes. Filled in by resize, commands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cells.decision import Job
+from cells.names import Instant
+from cells.ports import View
+from compute_cell.answers import Here
+from compute_cell.rows import InstanceRow
+
+Done = tuple[InstanceRow, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """How a command begins: the job, the task state shown meanwhile, the instance then, rows to save with it."""
+
+    job: Job
+    task_state: str
+    instance: InstanceRow
+    save: tuple[Any, ...] = ()
+
+
+def as_it_was(view: View, instance: InstanceRow) -> Done:
+    """A failure that left nothing to put right."""
+    return instance, ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """`begin` raises Refusal when it cannot be done; `done` gives the instance after success and rows to save with it;
+    `failed` the same after a failure."""
+
+    begin: Callable[[Here, View, InstanceRow, Any, str], Begun]
+    done: Callable[[View, InstanceRow, Instant], Done]
+    failed: Callable[[View, InstanceRow], Done] = as_it_was

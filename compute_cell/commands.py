@@ -1,0 +1,141 @@
+"""An owner's commands to a server the leaf holds: taken in order of their numbers, one at a time, each a job. Pure.
+
+`take` queues a command and `next_one` starts the first that waits when nothing goes on; the end of its job is
+`ended`. What each command does is one entry in COMMANDS: how it begins and what its success changes.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from cells.codec import pack_record, unpack_record
+from cells.decision import NOTHING, Decision
+from cells.errors import Refusal
+from cells.messages import (
+    ConfirmResize,
+    JobEnded,
+    RebootServer,
+    ResizeServer,
+    RevertResize,
+    ServerUnknown,
+    SnapshotServer,
+    StartServer,
+    StopServer,
+)
+from cells.model import PowerState, VmState
+from cells.names import Instant
+from cells.ports import View
+from cells.record import Received
+from compute_cell import resize
+from compute_cell.answers import NO_JOB, Here
+from compute_cell.build import undone_while_busy
+from compute_cell.command import Begun, Command, Done
+from compute_cell.rows import InstanceRow, Phase, QueuedCommand
+from compute_cell.tasks import PowerTask, SnapshotTask
+
+
+def take(here: Here, view: View, received: Received, now: Instant) -> Decision:
+    """Queue a command; the one that is over, under way or queued already is not queued again."""
+    record = received.record
+    instance = view.get(InstanceRow, record.server)
+    if instance is None or instance.phase is Phase.GONE:
+        return Decision(send=(here.record(record.origin, ServerUnknown(), record),))
+    if instance.owner != record.origin or instance.phase is Phase.UNDOING:
+        return NOTHING
+    waiting = (*instance.queue, *((instance.command,) if instance.command else ()))
+    if record.number <= instance.number or any(queued.number == record.number for queued in waiting):
+        return Decision(send=(here.report(instance),))
+    queued = QueuedCommand(number=record.number, data=pack_record(record))
+    queue = tuple(sorted((*instance.queue, queued), key=lambda each: each.number))
+    return next_one(here, view, replace(instance, queue=queue), now)
+
+
+def next_one(here: Here, view: View, instance: InstanceRow, now: Instant) -> Decision:
+    """Begin the first command that waits, if the server is ready for one; one that cannot be done is over at once."""
+    busy = instance.job != NO_JOB or instance.command is not None or instance.phase is not Phase.GRANTED
+    if busy or not instance.queue:
+        return Decision(save=(instance,))
+    first, *rest = instance.queue
+    record = unpack_record(first.data)
+    current = replace(instance, queue=tuple(rest), command=first)
+    if record.deadline < now:
+        return _over(here, view, current, "its deadline passed before the server was ready for it", now)
+    try:
+        begun = COMMANDS[type(record.body)].begin(here, view, current, record.body, record.request)
+    except Refusal as refusal:
+        return _over(here, view, current, str(refusal), now)
+    going = replace(begun.instance, job=begun.job.id)
+    note = f"{record.kind.name} {record.number} begins"
+    return Decision(save=begun.save, do=(begun.job,), notes=(note,)) + here.changed(
+        going, now, task_state=begun.task_state
+    )
+
+
+def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
+    """The job of the current command is over."""
+    idle = replace(instance, job=NO_JOB)
+    if instance.phase is Phase.UNDOING or instance.command is None:
+        return undone_while_busy(here, idle, now)
+    record = unpack_record(instance.command.data)
+    command = COMMANDS[type(record.body)]
+    if end.error:
+        after, rows = command.failed(view, idle)
+        return Decision(save=rows) + _over(here, view, after, end.error, now)
+    after, rows = command.done(view, idle, now)
+    return Decision(save=rows) + _over(here, view, after, "", now)
+
+
+def _over(here: Here, view: View, instance: InstanceRow, error: str, now: Instant) -> Decision:
+    assert instance.command is not None
+    number = instance.command.number
+    after = replace(
+        instance,
+        command=None,
+        number=number,
+        failed=(number, error) if error else instance.failed,
+        state=replace(instance.state, task_state="", progress=0),
+        version=instance.version + 1,
+        unseen=True,
+        updated=now,
+    )
+    word = f"command {number} failed: {error}" if error else f"command {number} is done"
+    return Decision(send=(here.report(after),), notes=(word,)) + next_one(here, view, after, now)
+
+
+# --- the commands ---
+
+
+def _power(action: str, task_state: str) -> Callable[[Here, View, InstanceRow, Any, str], Begun]:
+    def begin(here: Here, view: View, instance: InstanceRow, body: Any, request: str) -> Begun:
+        hard = isinstance(body, RebootServer) and body.hard
+        job = here.job("server.power", instance, PowerTask(action="hard_reboot" if hard else action), request)
+        return Begun(job=job, task_state=f"{task_state}_hard" if hard else task_state, instance=instance)
+
+    return begin
+
+
+def _state(vm_state: VmState, power: PowerState) -> Callable[[View, InstanceRow, Instant], Done]:
+    def done(view: View, instance: InstanceRow, now: Instant) -> Done:
+        return replace(instance, state=replace(instance.state, vm_state=vm_state, power_state=power, fault=None)), ()
+
+    return done
+
+
+def _snapshot(here: Here, view: View, instance: InstanceRow, body: SnapshotServer, request: str) -> Begun:
+    job = here.job("server.snapshot", instance, SnapshotTask(image=body.image), request)
+    return Begun(job=job, task_state="image_uploading", instance=instance)
+
+
+def _unchanged(view: View, instance: InstanceRow, now: Instant) -> Done:
+    return instance, ()
+
+
+COMMANDS: dict[type, Command] = {
+    StartServer: Command(begin=_power("start", "powering-on"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
+    StopServer: Command(begin=_power("stop", "powering-off"), done=_state(VmState.STOPPED, PowerState.HALTED)),
+    RebootServer: Command(begin=_power("reboot", "rebooting"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
+    SnapshotServer: Command(begin=_snapshot, done=_unchanged),
+    ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed),
+    ConfirmResize: Command(begin=resize.begin_confirm, done=resize.confirmed),
+    RevertResize: Command(begin=resize.begin_revert, done=resize.reverted),
+}

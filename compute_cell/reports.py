@@ -1,0 +1,85 @@
+"""Keeping owners right: reports again until seen, digests now and then, differences found and reported. Pure."""
+
+from collections import defaultdict
+from dataclasses import replace
+
+from cells.decision import NOTHING, Decision
+from cells.digest import bucket_of, buckets, checksum
+from cells.messages import Ack, Compare, Digest, ServerUnknown
+from cells.names import NEVER, SECOND, CellName, Instant
+from cells.ports import View, Where
+from cells.record import Received, Record
+from compute_cell.answers import Here
+from compute_cell.rows import InstanceRow, Phase
+
+AGAIN_AFTER = 2 * SECOND
+MOST_AT_ONCE = 500
+
+
+def seen(view: View, body: Ack, owner: CellName) -> Decision:
+    """The owner has saved these versions; a newer one is still unseen."""
+    versions = {(server,): version for server, version in body.seen}
+    rows = view.get_many(InstanceRow, list(versions))
+    return Decision(
+        save=tuple(
+            replace(row, unseen=False)
+            for key, row in rows.items()
+            if row.unseen and row.owner == owner and row.version <= versions[key]
+        )
+    )
+
+
+def again(here: Here, view: View, now: Instant) -> Decision:
+    """Report once more what was not seen."""
+    late = view.find(
+        InstanceRow,
+        Where(column="unseen", op="=", value=True),
+        Where(column="updated", op="<=", value=now - AGAIN_AFTER),
+        order=("updated",),
+        limit=MOST_AT_ONCE,
+    )
+    return Decision(send=tuple(here.report(row) for row in late))
+
+
+def digests(here: Here, view: View) -> Decision:
+    """One digest for each owner of servers here."""
+    of_owner: dict[CellName, list[tuple[bytes, int]]] = defaultdict(list)
+    for row in view.find(InstanceRow):
+        if row.phase is not Phase.GONE:
+            of_owner[row.owner].append((row.id, checksum(row.version, row.state)))
+    return Decision(
+        send=tuple(
+            Record(
+                id=here.new_id(),
+                body=Digest(buckets=buckets(servers)),
+                origin=here.name,
+                destination=owner,
+                deadline=NEVER,
+            )
+            for owner, servers in sorted(of_owner.items())
+        )
+    )
+
+
+def compare(here: Here, view: View, received: Received, body: Compare, now: Instant) -> Decision:
+    """The owner's side of a bucket: raise and report what differs, say what is not here."""
+    owner = received.record.origin
+    theirs = {server: (version, check) for server, version, check in body.servers}
+    ours = {
+        row.id: row
+        for row in view.find(InstanceRow, Where(column="owner", op="=", value=owner))
+        if bucket_of(row.id) == body.bucket
+    }
+    decision = NOTHING
+    for server, row in ours.items():
+        version, check = theirs.get(server, (0, 0))
+        if version == row.version and check == checksum(row.version, row.state):
+            continue
+        if row.phase is Phase.GONE and server not in theirs:
+            continue
+        # A view that is ahead of the truth (tampered with, or ours was restored) is overtaken too.
+        decision += here.changed(replace(row, version=max(row.version, version)), now)
+    for server in theirs.keys() - ours.keys():
+        record = replace(received.record, server=server)
+        decision += Decision(send=(here.record(owner, ServerUnknown(), record),))
+    return decision
