@@ -20,6 +20,7 @@ from cells.lab.folder import Facts, clear, remembered
 from cells.lab.ports import LOOPBACK, claim_ports, is_free, release_ports
 from cells.lab.programs import clean_environment, mariadb_programs
 
+PORT_SECONDS = 5.0
 STOP_SECONDS = 60.0
 # Relative to the data folder: the kernel allows a socket's path no more than 107 bytes.
 SOCKET = "mariadb.sock"
@@ -49,7 +50,7 @@ class MariaServer:
         server, install, _ = mariadb_programs()
         if not self._data.exists():
             self._make_first_tables(install)
-        if not is_free(self.port):
+        if not processes.wait_until(lambda: is_free(self.port), timeout=PORT_SECONDS):
             raise Temporary(f"port {self.port} of {self.folder} is taken by another program; end that one first")
         command: list[str | Path] = [
             server,

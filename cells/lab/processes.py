@@ -74,7 +74,9 @@ def is_alive(mark: ProcessMark) -> bool:
     """Whether this very process runs. A zombie does not; one that is our child is reaped on the way."""
     _reap(mark.pid)
     stat = _stat(mark.pid)
-    return stat is not None and stat[0] not in "ZX" and stat[1] == mark.started and mark.boot == _boot_id()
+    if stat is None or stat[1] != mark.started or mark.boot != _boot_id():
+        return False
+    return stat[0] not in "ZX" or _has_threads(mark.pid)
 
 
 def send_signal(mark: ProcessMark, number: signal.Signals) -> None:
@@ -148,6 +150,14 @@ def _stat(pid: int) -> tuple[str, int] | None:
     except OSError:
         return None
     return fields[0], int(fields[19])
+
+
+def _has_threads(pid: int) -> bool:
+    """Whether threads are left beside the main one. Killed, that is a zombie at once; they still hold the sockets."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
 
 
 def _boot_id() -> str:

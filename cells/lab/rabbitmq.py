@@ -22,6 +22,7 @@ from cells.lab.ports import LOOPBACK, claim_ports, is_free, release_ports
 from cells.lab.programs import clean_environment, rabbitmq_programs
 
 ADMIN = "celltree-lab"
+PORT_SECONDS = 5.0
 STOP_SECONDS = 30.0
 
 
@@ -62,7 +63,7 @@ class RabbitNode:
         self._write_configuration()
         env = self._environment()
         self._start_epmd(epmd, env)
-        if not is_free(self.amqp_port):
+        if not processes.wait_until(lambda: is_free(self.amqp_port), timeout=PORT_SECONDS):
             raise Temporary(
                 f"port {self.amqp_port} of {self.node_name} is taken by another program; end that one first"
             )
@@ -187,7 +188,6 @@ class RabbitNode:
     def _environment(self) -> Mapping[str, str]:
         place = {
             "HOME": "home",
-            "ERL_CRASH_DUMP": "log/erl_crash.dump",
             "RABBITMQ_MNESIA_BASE": "data",
             "RABBITMQ_MNESIA_DIR": "data/mnesia",
             "RABBITMQ_LOG_BASE": "log",
@@ -204,6 +204,8 @@ class RabbitNode:
             "RABBITMQ_",
             "ERL_",
             **{variable: str(self.folder / path) for variable, path in place.items()},
+            # A crash is told by the log; writing the dump would only keep us waiting.
+            ERL_CRASH_DUMP_SECONDS="0",
             RABBITMQ_NODENAME=self.node_name,
             RABBITMQ_NODE_IP_ADDRESS=LOOPBACK,
             RABBITMQ_NODE_PORT=str(self.amqp_port),
