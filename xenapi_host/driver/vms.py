@@ -1,0 +1,110 @@
+"""The VMs of a server as they stand on the pool, found by name and told by their tags."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cells.errors import Permanent
+from cells.model import PowerState
+from cells.names import id_text
+from xenapi_host import tags
+from xenapi_host.session import Session, XenFailure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vm:
+    """One VM of ours: its reference and its record as it was read."""
+
+    ref: str
+    record: Mapping[str, Any]
+
+    @property
+    def uuid(self) -> str:
+        return str(self.record["uuid"])
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        other_config: Mapping[str, str] = self.record["other_config"]
+        return other_config
+
+    @property
+    def attempt(self) -> int:
+        return int(self.tags.get(tags.ATTEMPT, "0"))
+
+    @property
+    def serial(self) -> int:
+        return int(self.tags.get(tags.SERIAL, "0"))
+
+    @property
+    def claim(self) -> str:
+        """The claim of its root disk."""
+        server = tags.server_of(self.tags)
+        assert server is not None
+        return tags.claim(server, self.attempt, self.serial)
+
+    @property
+    def power_state(self) -> PowerState:
+        return power_state(self.record["power_state"])
+
+    @property
+    def halted(self) -> bool:
+        return self.power_state is PowerState.HALTED
+
+
+def power_state(text: str) -> PowerState:
+    """XenAPI's power state; UNKNOWN for one we have never heard of."""
+    try:
+        return PowerState(text)
+    except ValueError:
+        return PowerState.UNKNOWN
+
+
+def read(session: Session, ref: str) -> Vm | None:
+    """The VM of this reference as it is now, or None if it is gone."""
+    record = record_of(session, "VM", ref)
+    return None if record is None else Vm(ref=ref, record=record)
+
+
+def record_of(session: Session, class_name: str, ref: str) -> Mapping[str, Any] | None:
+    """An object's record, or None if the object is gone."""
+    try:
+        record: Mapping[str, Any] = session.call(f"{class_name}.get_record", ref)
+    except XenFailure as failure:
+        if failure.code == "HANDLE_INVALID":
+            return None
+        raise
+    return record
+
+
+def current(session: Session, server: bytes, attempt: int | None = None) -> list[Vm]:
+    """The server's VMs under its own name, of one attempt or all; the likeliest first. More than one only where two
+    attempts were prepared here, or where the answer to VM.create was lost."""
+    found = _named(session, tags.vm_name(server), server)
+    if attempt is not None:
+        found = [vm for vm in found if vm.attempt == attempt]
+    return sorted(found, key=lambda vm: (vm.halted, -vm.attempt, -vm.serial, not vm.record["VBDs"], vm.uuid))
+
+
+def originals(session: Session, server: bytes) -> list[Vm]:
+    """The VM that a resize keeps until it is confirmed or reverted."""
+    return _named(session, tags.vm_name(server) + tags.ORIGINAL_SUFFIX, server)
+
+
+def the_one(session: Session, server: bytes, attempt: int | None = None) -> Vm:
+    """The server's VM; Permanent when the pool has none."""
+    found = current(session, server, attempt)
+    if not found:
+        raise Permanent("the server's virtual machine is not on its host any more")
+    return found[0]
+
+
+def _named(session: Session, name: str, server: bytes) -> list[Vm]:
+    found = []
+    for ref in session.call("VM.get_by_name_label", name):
+        vm = read(session, ref)
+        # An administrator's snapshot or template of the VM has its tags, too.
+        if vm is None or vm.record["is_a_snapshot"] or vm.record["is_a_template"]:
+            continue
+        if vm.tags.get(tags.SERVER) == id_text(server):
+            found.append(vm)
+    return found

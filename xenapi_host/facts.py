@@ -1,0 +1,67 @@
+"""What a pool says of itself: hosts, storage, network. Made by driver.measure, read by plan and the leaf's claims."""
+
+from dataclasses import dataclass
+
+GIB = 2**30
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFacts:
+    """A storage repository (SR). `virtual_bytes` is what its disks may grow to together. `hosts`: uuids of the
+    hosts that it is plugged into."""
+
+    uuid: str
+    name: str
+    type: str
+    shared: bool
+    size_bytes: int
+    used_bytes: int
+    virtual_bytes: int
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def free_bytes(self) -> int:
+        return max(0, self.size_bytes - self.used_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """A host. `storage` and `network` are the uuids of the SR and network that servers are built on there, empty
+    where the host has none that fits. `traits` as placement understands them, such as hvm, pv, uefi."""
+
+    uuid: str
+    name: str
+    address: str = ""
+    enabled: bool = True
+    live: bool = True
+    memory_total_mib: int = 0
+    memory_free_mib: int = 0
+    cpus: int = 0
+    product: str = ""
+    version: str = ""
+    traits: tuple[str, ...] = ()
+    storage: str = ""
+    network: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether servers can be started here now."""
+        return self.enabled and self.live and bool(self.storage) and bool(self.network)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFacts:
+    """A pool, whole. A stand-alone host is a pool of one."""
+
+    uuid: str
+    name: str
+    master: str
+    hosts: tuple[HostFacts, ...] = ()
+    storages: tuple[StorageFacts, ...] = ()
+
+    def host(self, uuid: str) -> HostFacts | None:
+        return next((host for host in self.hosts if host.uuid == uuid), None)
+
+    def storage(self, uuid: str) -> StorageFacts | None:
+        return next((storage for storage in self.storages if storage.uuid == uuid), None)
