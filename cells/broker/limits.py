@@ -4,6 +4,7 @@ from cells.errors import BadInput
 from cells.record import MAX_BUNDLE
 
 INBOX = "celltree.inbox"
+QUEUE_FULL = "queue is full"
 
 
 def refuse_oversized(data: bytes) -> None:

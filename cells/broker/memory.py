@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from cells.broker.limits import INBOX, refuse_oversized
+from cells.broker.limits import INBOX, QUEUE_FULL, refuse_oversized
 from cells.errors import BadInput
 from cells.names import CellName
 from cells.ports import Delivery, Outcome
@@ -104,7 +104,7 @@ class MemoryExchange:
             if not self._declared:
                 return f"unroutable: broker {self.name!r} has no queue {INBOX}, its cell has never been started"
             if len(self._ready) >= self.max_length:
-                return "queue is full"
+                return QUEUE_FULL
             self._ready.append(_Message(data=data, user=user))
             inboxes = list(self._inboxes)
         for inbox in inboxes:
@@ -142,6 +142,9 @@ class MemoryExchange:
                 deliveries.append(
                     Delivery(tag=self._last_tag, data=message.data, user=message.user, redelivered=message.redelivered)
                 )
+            more = bool(self._ready) and len(inbox.unacked) < inbox.prefetch
+        if more:
+            inbox.bell()
         return deliveries
 
     def settle(self, inbox: "MemoryInbox", tags: Iterable[Any]) -> None:
