@@ -199,9 +199,13 @@ class Topology:
         """The neighbours a packet for this cell may go to next, best first: live ones by fewest hops; ways of equal
         length keep an order of their own for each destination, which shares the load and keeps one destination's
         packets together. Mute neighbours are named only while no live one leads there, so that a first contact can be
-        tried. Empty when the destination is unknown, or is this cell."""
+        tried; but a destination next door is always asked directly first: its inbox is the same queue whoever
+        publishes to it, and its hello must come over the edge it is about. Empty when the destination is unknown, or
+        is this cell."""
         hops = self._hops_down(destination) or self._hops_up(destination)
-        live = {name: count for name, count in hops.items() if self._is_live(self._edges[name], now)}
+        live = {
+            name: count for name, count in hops.items() if name == destination or self._is_live(self._edges[name], now)
+        }
         ways = live or hops
         return tuple(sorted(ways, key=lambda name: (ways[name], crc32(f"{destination}/{name}".encode()), name)))
 
