@@ -1,0 +1,30 @@
+"""Loads every module that registers behaviours. A new class of XenAPI with behaviour adds its module here."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+MODULES = (
+    "session",
+    "task",
+    "event",
+    "pool",
+    "host",
+    "host_plugins",
+    "network",
+    "sr",
+    "vdi",
+    "devices",
+    "vm",
+    "vm_fields",
+    "vm_copies",
+    "vm_migration",
+    "sundry",
+)
+
+
+@cache
+def load() -> None:
+    for name in MODULES:
+        import_module(f"xenapi_host.simulator.{name}")

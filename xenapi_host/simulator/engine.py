@@ -1,0 +1,208 @@
+"""The engine: one XenServer pool as objects and rules. Both faces (HTTP and in process) call `Engine.call`.
+
+A call walks: name -> arity -> session -> types -> faults -> behaviour, in the order in which XAPI refuses. The lock is
+held while a behaviour looks and decides, and is let go while a plugin runs, bytes are copied, a client waits for
+events or an injected delay passes. Time, randomness and the way background work is run are given from outside.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from xmlrpc.client import DateTime
+
+from xenapi_host.simulator import dispatch
+from xenapi_host.simulator.database import Database, Row
+from xenapi_host.simulator.failure import NULL, Failure, handle_invalid
+from xenapi_host.simulator.faults import Faults
+from xenapi_host.simulator.storage import MemoryStorage, Storage
+
+if TYPE_CHECKING:
+    from xenapi_host.simulator.dom0 import Dom0
+    from xenapi_host.simulator.event import Registration
+
+Value = Any
+Spawn = Callable[[Callable[[], None]], None]
+PluginTwin = Callable[["Call", Row, dict[str, str]], str]
+
+
+def in_thread(work: Callable[[], None]) -> None:
+    """How the full simulator runs background work: a thread that does not keep the process alive."""
+    threading.Thread(target=work, daemon=True, name="simulator-task").start()
+
+
+def at_once(work: Callable[[], None]) -> None:
+    """How light hosts run background work: now. The engine's lock is free when this is called."""
+    work()
+
+
+class Engine:
+    """One pool. Thread safe."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        seed: int | None = None,
+        spawn: Spawn = in_thread,
+        user: str = "root",
+        password: str = "xen",
+    ) -> None:
+        self.random = random.Random(seed)
+        self.clock = clock
+        self.sleep = sleep
+        self.spawn = spawn
+        self.credentials = {user: password}
+        self.lock = threading.Lock()
+        self.wakeup = threading.Condition(self.lock)
+        self.db = Database(self.new_uuid)
+        self.db.changed = self._announce
+        self.storage: Storage = storage if storage is not None else MemoryStorage()
+        self.faults = Faults()
+        self.dom0s: dict[str, Dom0] = {}  # host ref -> its private root, in the full simulator
+        self.plugin_twins: dict[tuple[str, str], PluginTwin] = {}  # (plugin, function) -> stand-in of light hosts
+        self.next_domid: dict[str, int] = {}
+        self.login_delay = 0.0
+        self.tasks_for_calls = True  # XAPI shows a task for a running synchronous operation, too
+        self.busy: set[tuple[str, str]] = set()
+        self.registrations: dict[str, Registration] = {}  # session ref -> what event.next tells it
+        self.url = "http://127.0.0.1"
+        self.address_of: dict[str, str] = {}
+        self.after_call: Callable[[], None] = lambda: None
+        self._waiting = 0
+        self._second = -1
+        self._stamp = DateTime("19700101T00:00:00Z")
+
+    # -- what behaviours need --
+
+    def new_uuid(self) -> str:
+        digits = f"{self.random.getrandbits(128):032x}"
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
+
+    def new_ref(self) -> str:
+        return "OpaqueRef:" + self.new_uuid()
+
+    def now(self) -> DateTime:
+        second = int(self.clock())
+        if second != self._second:
+            self._second = second
+            self._stamp = DateTime(time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(second)))
+        return self._stamp
+
+    @property
+    def pool(self) -> Row:
+        return next(iter(self.db.tables["pool"].values()))
+
+    @property
+    def master(self) -> Row:
+        return self.db.get("host", self.pool["master"])
+
+    @contextmanager
+    def unlocked(self) -> Iterator[None]:
+        """Let other calls in while this one waits or moves bytes. Look at everything anew afterwards."""
+        self.lock.release()
+        try:
+            yield
+        finally:
+            self.lock.acquire()
+
+    @contextmanager
+    def exclusive(self, class_name: str, ref: str) -> Iterator[None]:
+        """One at a time for this object, though the lock may be let go inside: one worker per SR."""
+        key = (class_name, ref)
+        while key in self.busy:
+            self._waiting += 1
+            self.wakeup.wait()
+            self._waiting -= 1
+        self.busy.add(key)
+        try:
+            yield
+        finally:
+            self.busy.discard(key)
+            self._announce()
+
+    def wait_for_change(self, seconds: float) -> None:
+        self._waiting += 1
+        try:
+            self.wakeup.wait(seconds)
+        finally:
+            self._waiting -= 1
+
+    def _announce(self) -> None:
+        if self._waiting:
+            self.wakeup.notify_all()
+
+    # -- the one door --
+
+    def call(self, method: str, params: list[Value], *, host: str | None = None, trusted: bool = False) -> Value:
+        """Answer one call, or raise Failure. `host` is the member asked; slaves send callers to the master.
+
+        `trusted` is the plugins' Unix socket: a session reference of the caller is used there as it is.
+        """
+        with self.lock:
+            try:
+                return dispatch.answer(self, method, params, host)
+            finally:
+                self.after_call()
+
+    def open_session(self, originator: str = "", user: str = "root", host: str | None = None) -> Row:
+        return self.db.create(
+            "session",
+            {
+                "this_host": host or self.pool["master"],
+                "last_active": self.now(),
+                "validation_time": self.now(),
+                "is_local_superuser": True,
+                "auth_user_name": user,
+                "originator": originator,
+            },
+        )
+
+    def start_task(self, label: str, session: Row | None) -> Row:
+        fields: dict[str, Value] = {"name_label": label, "created": self.now(), "status": "pending"}
+        fields["resident_on"] = self.pool["master"]
+        return self.db.create("task", {**fields, "type": "<none/>", "backtrace": "()"})
+
+
+class Call:
+    """One call on its way: who asks, under which task, and short ways to what behaviours use."""
+
+    __slots__ = ("db", "engine", "method", "own_task", "session", "task_row")
+
+    def __init__(self, engine: Engine, method: str, session: Row | None, task_row: Row | None = None) -> None:
+        self.engine = engine
+        self.db = engine.db
+        self.method = method
+        self.session = session
+        self.task_row = task_row
+        self.own_task = False
+
+    @property
+    def task(self) -> str:
+        """The reference that current_operations names."""
+        return self.task_row.ref if self.task_row is not None else f"DummyRef:|{self.engine.new_uuid()}|{self.method}"
+
+    @property
+    def asker(self) -> Row:
+        if self.session is None:
+            raise Failure("SESSION_INVALID", NULL)
+        return self.session
+
+    def row(self, class_name: str, ref: str) -> Row:
+        row = self.db.rows.get(ref)
+        if row is None or row.class_name != class_name:
+            raise handle_invalid(class_name, ref)
+        return row
+
+    def shares_lock(self) -> None:
+        """A point inside an operation where an injected delay lets others see it under way."""
+        delay = self.engine.faults.during(self.method)
+        if delay:
+            with self.engine.unlocked():
+                self.engine.sleep(delay)

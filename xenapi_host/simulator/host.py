@@ -1,0 +1,154 @@
+"""Class host: enabled or not, evacuated, its memory and facts."""
+
+from __future__ import annotations
+
+from typing import Any
+from xmlrpc.client import DateTime
+
+from xenapi_host.simulator import memory
+from xenapi_host.simulator.database import Row
+from xenapi_host.simulator.dispatch import method
+from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.failure import Failure, internal
+from xenapi_host.simulator.implicit import computed
+from xenapi_host.simulator.placement import boot_refusal, possible_hosts
+from xenapi_host.simulator.vm_migration import move
+from xenapi_host.simulator.vm_operations import operation
+
+
+@computed("host", "allowed_operations")
+def allowed_operations(engine: Engine, host: Row) -> list[str]:
+    if not host["enabled"]:
+        return ["enable", "reboot", "shutdown", "evacuate", "apply_updates"]
+    return ["vm_migrate", "provision", "vm_resume", "enable", "evacuate", "vm_start"]
+
+
+@method("host.enable")
+def enable(call: Call, ref: str) -> str:
+    call.db.set(call.row("host", ref), "enabled", True)
+    return ""
+
+
+@method("host.disable")
+def disable(call: Call, ref: str) -> str:
+    call.db.set(call.row("host", ref), "enabled", False)
+    return ""
+
+
+def _guests(call: Call, host: Row) -> list[Row]:
+    rows = [call.db.rows[ref] for ref in host["resident_VMs"]]
+    return [vm for vm in rows if not vm["is_control_domain"]]
+
+
+def _obstacles(call: Call, host: Row) -> dict[str, list[str]]:
+    """VMs that could go to no other host, and why."""
+    found: dict[str, list[str]] = {}
+    others = [other for other in call.db.all("host") if other is not host]
+    for vm in _guests(call, host):
+        refusals = [boot_refusal(call.engine, vm, other) for other in others]
+        if not others:
+            found[vm.ref] = ["HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref]
+        elif all(refusals) and refusals[0] is not None:
+            found[vm.ref] = refusals[0].details
+    return found
+
+
+@method("host.get_vms_which_prevent_evacuation")
+def get_vms_which_prevent_evacuation(call: Call, ref: str) -> dict[str, list[str]]:
+    return _obstacles(call, call.row("host", ref))
+
+
+@method("host.assert_can_evacuate")
+def assert_can_evacuate(call: Call, ref: str) -> str:
+    obstacles = _obstacles(call, call.row("host", ref))
+    if obstacles:
+        texts = ["|".join([vm, *why]) for vm, why in obstacles.items()]
+        raise Failure("CANNOT_EVACUATE_HOST", "|".join(next(iter(obstacles.values()))) if len(texts) == 1 else ";".join(texts))
+    return ""
+
+
+@method("host.evacuate")
+def evacuate(call: Call, ref: str, network: str = "", batch: str = "") -> str:
+    host = call.row("host", ref)
+    assert_can_evacuate(call, ref)
+    for vm in _guests(call, host):
+        targets = [h for h in possible_hosts(call.engine, vm) if h is not host]
+        if not targets:
+            raise Failure("NO_HOSTS_AVAILABLE")
+        with operation(call, vm, "pool_migrate"):
+            move(call.engine, vm, max(targets, key=lambda h: memory.free(call.engine, h)))
+    return ""
+
+
+@method("host.reboot", "host.shutdown")
+def power(call: Call, ref: str) -> str:
+    host = call.row("host", ref)
+    if host["enabled"]:
+        raise Failure("HOST_NOT_DISABLED")
+    raise Failure("NOT_IMPLEMENTED", call.method)
+
+
+@method("host.compute_free_memory")
+def compute_free_memory(call: Call, ref: str) -> str:
+    return str(memory.free(call.engine, call.row("host", ref)))
+
+
+@method("host.compute_memory_overhead")
+def compute_memory_overhead(call: Call, ref: str) -> str:
+    return str(call.row("host", ref)["memory_overhead"])
+
+
+@method("host.get_servertime")
+def get_servertime(call: Call, ref: str) -> DateTime:
+    call.row("host", ref)
+    return call.engine.now()
+
+
+@method("host.get_server_localtime")
+def get_server_localtime(call: Call, ref: str) -> DateTime:
+    call.row("host", ref)
+    return DateTime(str(call.engine.now().value).removesuffix("Z"))
+
+
+@method("host.get_management_interface")
+def get_management_interface(call: Call, ref: str) -> str:
+    host = call.row("host", ref)
+    for pif in host["PIFs"]:
+        if call.db.rows[pif]["management"]:
+            return str(pif)
+    raise internal("Not_found")
+
+
+@method("host.get_uncooperative_resident_VMs")
+def uncooperative(call: Call, ref: str) -> list[str]:
+    call.row("host", ref)
+    return []
+
+
+@method("host.list_methods", "host.get_log", "host.send_debug_keys")
+def not_implemented(call: Call, *params: Any) -> str:
+    names = {"host.list_methods": "list_method", "host.get_log": "get_log"}
+    raise Failure("NOT_IMPLEMENTED", names.get(call.method, call.method))
+
+
+@method("host.get_data_sources")
+def get_data_sources(call: Call, ref: str) -> list[Any]:
+    call.row("host", ref)
+    return []
+
+
+@method("host.dmesg")
+def dmesg(call: Call, ref: str) -> str:
+    call.row("host", ref)
+    return "Xen simulator"
+
+
+@method("host.is_in_emergency_mode")
+def is_in_emergency_mode(call: Call) -> bool:
+    return False
+
+
+@method("host.set_hostname_live")
+def set_hostname_live(call: Call, ref: str, name: str) -> str:
+    call.db.set(call.row("host", ref), "hostname", name)
+    return ""

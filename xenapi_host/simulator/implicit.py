@@ -1,0 +1,218 @@
+"""Behaviours that follow from the model alone: getters, setters, map and set changes, lookups, listings.
+
+A constructor or destructor is made here only for the few classes whose objects are nothing but their row; any other
+message without a behaviour of its own refuses honestly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from xenapi_host.simulator.database import Row
+from xenapi_host.simulator.failure import Failure, internal
+from xenapi_host.simulator.model import Class, Message, model
+from xenapi_host.simulator.query import parse
+
+if TYPE_CHECKING:
+    from xenapi_host.simulator.engine import Call, Engine
+
+Value = Any
+Behaviour = Callable[..., Value]
+
+# Fields that are worked out when read: (class, field) -> how.
+COMPUTED: dict[str, dict[str, Callable[["Engine", Row], Value]]] = {}
+PLAIN = {"secret", "subject", "VM_appliance", "user"}
+
+
+def computed(class_name: str, field: str) -> Callable[[Behaviour], Behaviour]:
+    def register(how: Behaviour) -> Behaviour:
+        COMPUTED.setdefault(class_name, {})[field] = how
+        return how
+
+    return register
+
+
+def record(engine: Engine, row: Row) -> dict[str, Value]:
+    """A copy of the whole object, which the caller may keep and change."""
+    known = model().classes[row.class_name]
+    values = {**known.defaults, **row}
+    for field, how in COMPUTED.get(row.class_name, {}).items():
+        values[field] = how(engine, row)
+    for field, value in values.items():
+        if type(value) is list or type(value) is dict:
+            values[field] = value.copy()
+    return values
+
+
+def field_value(engine: Engine, row: Row, field: str) -> Value:
+    how = COMPUTED.get(row.class_name, {}).get(field)
+    value = how(engine, row) if how else row[field]
+    return value.copy() if type(value) is list or type(value) is dict else value
+
+
+def construct(known: Class, given: Value) -> dict[str, Value]:
+    """The fields of a constructor's record: unknown keys ignored, missing ones defaulted or refused."""
+    if type(given) is not dict:
+        raise internal('Failure("bad __structure")')
+    values = {}
+    for field in known.fields.values():
+        if field.qualifier == "ro":
+            continue
+        if field.name in given:
+            values[field.name] = field.coerce(given[field.name])
+        elif field.required:
+            raise internal(f'Server_helpers.Dispatcher_FieldNotFound("{field.name}")')
+    return values
+
+
+def behaviour(class_name: str, message: Message) -> Behaviour:
+    name = message.name
+    known = model().classes[class_name]
+    made = _lookup(class_name, name) or _accessor(class_name, known, name)
+    if made is not None:
+        return made
+    if class_name in PLAIN and name in ("create", "destroy"):
+        return _plain(class_name, known, name)
+    return _absent(class_name, message)
+
+
+def _lookup(class_name: str, name: str) -> Behaviour | None:
+    def get_record(call: Call, ref: str) -> Value:
+        return record(call.engine, call.row(class_name, ref))
+
+    def get_by_uuid(call: Call, uuid: str) -> str:
+        ref = call.db.by_uuid(class_name, uuid)
+        if ref is None:
+            raise Failure("UUID_INVALID", class_name, uuid)
+        return ref
+
+    def get_by_name_label(call: Call, label: str) -> list[str]:
+        return call.db.by_name(class_name, label)
+
+    def get_all(call: Call) -> list[str]:
+        return call.db.refs(class_name)
+
+    def get_all_records(call: Call) -> dict[str, Value]:
+        return {row.ref: record(call.engine, row) for row in call.db.all(class_name)}
+
+    def get_all_records_where(call: Call, expression: str) -> dict[str, Value]:
+        matches = parse(expression, model().classes[class_name])
+        found = {}
+        for row in call.db.all(class_name):
+            if matches(lambda field, row=row: field_value(call.engine, row, field)):
+                found[row.ref] = record(call.engine, row)
+        return found
+
+    lookups: dict[str, Behaviour] = {
+        "get_record": get_record,
+        "get_by_uuid": get_by_uuid,
+        "get_by_name_label": get_by_name_label,
+        "get_all": get_all,
+        "get_all_records": get_all_records,
+        "get_all_records_where": get_all_records_where,
+    }
+    return lookups.get(name)
+
+
+def _accessor(class_name: str, known: Class, name: str) -> Behaviour | None:
+    for prefix, make in _ACCESSORS.items():
+        field = known.fields.get(name.removeprefix(prefix))
+        if name.startswith(prefix) and field is not None:
+            return make(class_name, field.name)
+    return None
+
+
+def _getter(class_name: str, field: str) -> Behaviour:
+    how = COMPUTED.get(class_name, {}).get(field)
+
+    def get(call: Call, ref: str) -> Value:
+        row = call.row(class_name, ref)
+        value = how(call.engine, row) if how else row[field]
+        return value.copy() if type(value) is list or type(value) is dict else value
+
+    return get
+
+
+def _setter(class_name: str, field: str) -> Behaviour:
+    def set_(call: Call, ref: str, value: Value) -> str:
+        call.db.set(call.row(class_name, ref), field, value)
+        return ""
+
+    return set_
+
+
+def _map_adder(class_name: str, field: str) -> Behaviour:
+    database_name = model().classes[class_name].fields[field].database_name
+
+    def add(call: Call, ref: str, key: str, value: Value) -> str:
+        row = call.row(class_name, ref)
+        if key in row[field]:
+            raise Failure("MAP_DUPLICATE_KEY", class_name, database_name, ref, key)
+        call.db.set(row, field, {**row[field], key: value})
+        return ""
+
+    return add
+
+
+def _map_remover(class_name: str, field: str) -> Behaviour:
+    def remove(call: Call, ref: str, key: str) -> str:
+        row = call.row(class_name, ref)
+        call.db.set(row, field, {k: v for k, v in row[field].items() if k != key})
+        return ""
+
+    return remove
+
+
+def _set_adder(class_name: str, field: str) -> Behaviour:
+    def add(call: Call, ref: str, value: Value) -> str:
+        row = call.row(class_name, ref)
+        if value not in row[field]:
+            call.db.set(row, field, [value, *row[field]])
+        return ""
+
+    return add
+
+
+def _set_remover(class_name: str, field: str) -> Behaviour:
+    def remove(call: Call, ref: str, value: Value) -> str:
+        row = call.row(class_name, ref)
+        call.db.set(row, field, [v for v in row[field] if v != value])
+        return ""
+
+    return remove
+
+
+_ACCESSORS: dict[str, Callable[[str, str], Behaviour]] = {
+    "get_": _getter,
+    "set_": _setter,
+    "add_to_": _map_adder,
+    "remove_from_": _map_remover,
+    "add_": _set_adder,
+    "remove_": _set_remover,
+}
+
+
+def _plain(class_name: str, known: Class, name: str) -> Behaviour:
+    def create(call: Call, given: Value) -> str:
+        return call.db.create(class_name, construct(known, given)).ref
+
+    def destroy(call: Call, ref: str) -> str:
+        call.db.delete(call.row(class_name, ref))
+        return ""
+
+    return create if name == "create" else destroy
+
+
+def _absent(class_name: str, message: Message) -> Behaviour:
+    """A message XAPI has and the simulator has not: bad handles are still told first, as XAPI would."""
+    kinds = [p.kind.removesuffix(" ref") if p.kind.endswith(" ref") else "" for p in message.parameters]
+
+    def refuse(call: Call, *params: Value) -> Value:
+        for kind, value in zip(kinds, params, strict=False):
+            if kind in model().classes:
+                call.row(kind, value)
+                break
+        raise Failure("NOT_IMPLEMENTED", f"{class_name}.{message.name}")
+
+    return refuse

@@ -1,0 +1,256 @@
+"""Class VDI: disks as a client sees them. The rules of their files are in chains.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xenapi_host.simulator import chains
+from xenapi_host.simulator.database import Row
+from xenapi_host.simulator.dispatch import method
+from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.failure import NULL, Failure
+from xenapi_host.simulator.implicit import computed, construct
+from xenapi_host.simulator.model import model
+from xenapi_host.simulator.storage import NoRoom
+from xenapi_host.simulator.wire_types import EPOCH_TEXT, date
+
+_HALTED = ["forget", "destroy", "snapshot", "resize", "copy", "clone"]
+_SUPPORTS_CONFIG = ("file", "ext", "nfs")
+
+
+def attached(engine: Engine, vdi: Row) -> list[Row]:
+    return [vbd for ref in vdi["VBDs"] if (vbd := engine.db.rows[ref])["currently_attached"]]
+
+
+@computed("VDI", "allowed_operations")
+def allowed_operations(engine: Engine, vdi: Row) -> list[str]:
+    if vdi["current_operations"]:
+        return []
+    sr = engine.db.find("SR", vdi["SR"])
+    configurable = sr is not None and sr["type"] in _SUPPORTS_CONFIG
+    if attached(engine, vdi):
+        return (["generate_config"] if configurable else []) + ["snapshot", "clone"]
+    allowed = [op for op in _HALTED if op != "snapshot" or not vdi["sharable"]]
+    return (["generate_config"] if configurable else []) + allowed
+
+
+@computed("VDI", "physical_utilisation")
+def physical_utilisation(engine: Engine, vdi: Row) -> str:
+    sr = engine.db.find("SR", vdi["SR"])
+    if sr is None:
+        return "0"
+    if vdi["sm_config"].get("type") == "raw" or not chains.has_chains(sr):
+        return "0" if vdi["is_a_snapshot"] and not chains.has_chains(sr) else str(vdi["virtual_size"])
+    try:
+        return str(engine.storage.disk(sr["uuid"], vdi["uuid"]).physical_size)
+    except KeyError:
+        return "0"
+
+
+def refuse_in_use(call: Call, vdi: Row, operation: str) -> None:
+    if vdi["current_operations"]:
+        raise Failure("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi.ref)
+    if attached(call.engine, vdi):
+        raise Failure("VDI_IN_USE", vdi.ref, operation)
+
+
+def sr_of(call: Call, vdi: Row) -> Row:
+    sr = call.row("SR", vdi["SR"])
+    chains.need_plugged(call.db, sr)
+    return sr
+
+
+@method("VDI.create")
+def create(call: Call, given: Any) -> str:
+    fields = construct(model().classes["VDI"], given)
+    sr = call.row("SR", fields["SR"])
+    chains.need_plugged(call.db, sr)
+    call.shares_lock()
+    return chains.make(call.engine, sr, fields).ref
+
+
+@method("VDI.destroy")
+def destroy(call: Call, ref: str) -> str:
+    vdi = call.row("VDI", ref)
+    sr_of(call, vdi)
+    refuse_in_use(call, vdi, "destroy")
+    call.shares_lock()
+    chains.remove(call.engine, vdi)
+    return ""
+
+
+@method("VDI.snapshot")
+def snapshot(call: Call, ref: str, driver_params: Any = None) -> str:
+    vdi = call.row("VDI", ref)
+    sr_of(call, vdi)
+    call.shares_lock()
+    return chains.branch(call.engine, vdi, snapshot=True).ref
+
+
+@method("VDI.clone")
+def clone(call: Call, ref: str, driver_params: Any = None) -> str:
+    vdi = call.row("VDI", ref)
+    sr_of(call, vdi)
+    call.shares_lock()
+    return chains.branch(call.engine, vdi, snapshot=False).ref
+
+
+@method("VDI.resize", "VDI.resize_online")
+def resize(call: Call, ref: str, size: str) -> str:
+    vdi = call.row("VDI", ref)
+    sr = sr_of(call, vdi)
+    refuse_in_use(call, vdi, "resize")
+    wanted = int(size)
+    if chains.has_chains(sr):
+        if wanted > chains.MAX_SIZE_MIB * 1024 * 1024:
+            raise chains.invalid_size(f"VDI size must be between 1 MB and {chains.MAX_SIZE_MIB} MB")
+        if wanted < vdi.number("virtual_size"):
+            raise chains.invalid_size("shrinking not allowed")
+        wanted = chains.rounded(wanted)
+    call.shares_lock()
+    call.engine.storage.resize(sr["uuid"], vdi["uuid"], wanted)
+    call.db.set(vdi, "virtual_size", str(wanted))
+    return ""
+
+
+def copied(call: Call, vdi: Row, sr: Row) -> Row:
+    """A full copy, flattened, in the given SR."""
+    engine = call.engine
+    uuid = engine.new_uuid()
+    source = call.row("SR", vdi["SR"])
+    operation = {**vdi["current_operations"], call.task: "copy"}
+    call.db.set(vdi, "current_operations", operation)
+    try:
+        with engine.unlocked():
+            engine.storage.copy(source["uuid"], vdi["uuid"], sr["uuid"], uuid)
+    except NoRoom as refused:
+        raise chains.no_room(refused) from refused
+    finally:
+        call.db.set(vdi, "current_operations", {})
+    kept = ("name_label", "name_description", "type", "virtual_size", "sharable", "other_config", "xenstore_data", "tags")
+    fields: dict[str, Any] = {field: vdi[field] for field in kept}
+    sm_config = {} if chains.has_chains(sr) else chains.DUMMY_NOTE
+    return call.db.create(
+        "VDI",
+        {**fields, "uuid": uuid, "location": uuid, "SR": sr.ref, "managed": True, "sm_config": sm_config},
+    )
+
+
+@method("VDI.copy")
+def copy(call: Call, ref: str, sr_ref: str = NULL, base_vdi: str = NULL, into_vdi: str = NULL) -> str:
+    vdi = call.row("VDI", ref)
+    if into_vdi != NULL:
+        return _copy_into(call, vdi, call.row("VDI", into_vdi))
+    sr = call.row("SR", sr_ref)
+    chains.need_plugged(call.db, sr)
+    sr_of(call, vdi)
+    return copied(call, vdi, sr).ref
+
+
+def _copy_into(call: Call, vdi: Row, target: Row) -> str:
+    if target.number("virtual_size") < vdi.number("virtual_size"):
+        raise Failure("VDI_TOO_SMALL", target.ref, vdi["virtual_size"])
+    refuse_in_use(call, target, "copy")
+    source, into = sr_of(call, vdi), sr_of(call, target)
+    with call.engine.unlocked():
+        call.engine.storage.copy(source["uuid"], vdi["uuid"], into["uuid"], target["uuid"])
+    return target.ref
+
+
+@method("VDI.introduce")
+def introduce(
+    call: Call,
+    uuid: str,
+    name_label: str,
+    name_description: str,
+    sr_ref: str,
+    kind: str,
+    sharable: bool,
+    read_only: bool,
+    other_config: dict[str, str],
+    location: str,
+    xenstore_data: dict[str, str] | None = None,
+    sm_config: dict[str, str] | None = None,
+    managed: bool = True,
+    virtual_size: str = "0",
+    physical_utilisation: str = "0",
+    metadata_of_pool: str = NULL,
+    is_a_snapshot: bool = False,
+    snapshot_time: Any = None,
+    snapshot_of: str = NULL,
+) -> str:
+    sr = call.row("SR", sr_ref)
+    if sr["type"] == "file":  # SM's plain file driver has no VDI_INTRODUCE; ext and nfs have
+        raise Failure("SR_OPERATION_NOT_SUPPORTED", sr.ref)
+    chains.need_plugged(call.db, sr)
+    at = location.removesuffix(".vhd").rpartition("/")[2] or uuid
+    try:
+        disk = call.engine.storage.disk(sr["uuid"], at)
+    except KeyError:
+        raise Failure("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={at} not found]", "") from None
+    known = call.db.by_uuid("VDI", uuid or at)
+    if known is not None:
+        raise Failure("SR_BACKEND_FAILURE_49", "", "The VDI already exists", "")
+    return call.db.create(
+        "VDI",
+        {
+            "uuid": uuid or at,
+            "name_label": name_label,
+            "name_description": name_description,
+            "SR": sr.ref,
+            "type": kind,
+            "sharable": sharable,
+            "read_only": read_only,
+            "other_config": other_config,
+            "location": at,
+            "xenstore_data": xenstore_data or {},
+            "sm_config": {**(sm_config or {}), **({"vhd-parent": disk.parent} if disk.parent else {})},
+            "managed": managed,
+            "virtual_size": str(disk.virtual_size),
+            "is_a_snapshot": is_a_snapshot,
+            "snapshot_of": snapshot_of,
+            "snapshot_time": snapshot_time or date(EPOCH_TEXT),
+        },
+    ).ref
+
+
+@method("VDI.forget")
+def forget(call: Call, ref: str) -> str:
+    vdi = call.row("VDI", ref)
+    refuse_in_use(call, vdi, "forget")
+    for vbd in list(vdi["VBDs"]):
+        call.db.delete(call.db.rows[vbd])
+    call.db.delete(vdi)
+    return ""
+
+
+@method("VDI.update")
+def update(call: Call, ref: str) -> str:
+    call.row("VDI", ref)
+    return ""
+
+
+@method("VDI.set_name_label")
+def set_name_label(call: Call, ref: str, value: str) -> str:
+    call.db.set(call.row("VDI", ref), "name_label", value)
+    return ""
+
+
+@method("VDI.set_name_description")
+def set_name_description(call: Call, ref: str, value: str) -> str:
+    call.db.set(call.row("VDI", ref), "name_description", value)
+    return ""
+
+
+@method("VDI.set_allow_caching")
+def set_allow_caching(call: Call, ref: str, value: bool) -> str:
+    call.db.set(call.row("VDI", ref), "allow_caching", value)
+    return ""
+
+
+@method("VDI.set_on_boot")
+def set_on_boot(call: Call, ref: str, value: str) -> str:
+    vdi = call.row("VDI", ref)
+    refuse_in_use(call, vdi, "set_on_boot")
+    call.db.set(vdi, "on_boot", value)
+    return ""

@@ -1,0 +1,164 @@
+"""Class VM: moving a running VM to another host of its pool, and the questions before moving it anywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xenapi_host.simulator import chains, memory
+from xenapi_host.simulator.database import Row
+from xenapi_host.simulator.dispatch import method
+from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.failure import Failure, internal
+from xenapi_host.simulator.placement import boot_refusal, missing, reaches_sr
+from xenapi_host.simulator.vdi import copied
+from xenapi_host.simulator.vm import new_domid
+from xenapi_host.simulator.vm_operations import operation, refuse
+
+_INTRA_POOL_VIF = (
+    "VIF mapping is not allowed for intra-pool migration -all VIFs must be on the same network"
+)
+
+
+def move(engine: Engine, vm: Row, host: Row) -> None:
+    """The domain goes on over there, under a new number."""
+    old, new = engine.dom0s.get(vm["resident_on"]), engine.dom0s.get(host.ref)
+    if old is not None:
+        old.domain_stopped(vm)
+    engine.db.update(vm, {"resident_on": host.ref, "domid": new_domid(engine, host)})
+    if new is not None:
+        new.domain_started(vm)
+
+
+@method("VM.pool_migrate")
+def pool_migrate(call: Call, ref: str, host_ref: str, options: dict[str, str]) -> str:
+    vm = call.row("VM", ref)
+    host = call.row("host", host_ref)
+    refuse(vm, "pool_migrate")
+    refuse_host(call.engine, vm, host)
+    with operation(call, vm, "pool_migrate"):
+        move(call.engine, vm, host)
+    return ""
+
+
+def refuse_host(engine: Engine, vm: Row, host: Row) -> None:
+    if not host["enabled"]:
+        raise Failure("HOST_DISABLED", host.ref)
+    if vm["resident_on"] == host.ref:
+        refused = missing(engine, vm, host)
+    else:
+        refused = boot_refusal(engine, vm, host)
+    if refused is not None:
+        raise refused
+
+
+# -- between hosts with disks copied --
+
+
+@method("host.migrate_receive")
+def migrate_receive(call: Call, host_ref: str, network_ref: str, options: dict[str, str]) -> dict[str, str]:
+    host, network = call.row("host", host_ref), call.row("network", network_ref)
+    pifs = [call.db.rows[p] for p in network["PIFs"] if call.db.rows[p]["host"] == host.ref]
+    if not pifs:
+        raise Failure("HOST_CANNOT_ATTACH_NETWORK", host.ref, network.ref)
+    session = call.engine.open_session("migration")
+    base = f"http://{host['address']}"
+    return {
+        "SM": f"{base}/services/SM?session_id={session.ref}",
+        "host": host.ref,
+        "xenops": f"{base}/services/xenops?session_id={session.ref}",
+        "session_id": session.ref,
+        "master": f"http://{call.engine.master['address']}/",
+    }
+
+
+def _destination(call: Call, dest: dict[str, str]) -> Row | None:
+    """The receiving host, where it is one of this pool."""
+    if "host" not in dest or "master" not in dest or "xenops" not in dest:
+        raise internal("Not_found")
+    return call.db.find("host", dest["host"])
+
+
+def _disks(call: Call, vm: Row) -> list[Row]:
+    found = [call.db.find("VDI", call.db.rows[ref]["VDI"]) for ref in vm["VBDs"]]
+    return [vdi for vdi in found if vdi is not None]
+
+
+def _assert(call: Call, vm: Row, dest: dict[str, str], vdi_map: dict[str, str], vif_map: dict[str, str]) -> Row:
+    host = _destination(call, dest)
+    if host is None and vm["VBDs"] and not vdi_map:
+        raise Failure("VDI_NOT_IN_MAP", _disks(call, vm)[0].ref)
+    if host is None:
+        raise Failure("HANDLE_INVALID", "host", dest["host"])
+    if vif_map:
+        raise Failure("OPERATION_NOT_ALLOWED", _INTRA_POOL_VIF)
+    for vdi in _disks(call, vm):
+        target = vdi_map.get(vdi.ref)
+        if target is None and not (reaches_sr(call.engine, host, vdi["SR"]) and vm["resident_on"] != host.ref):
+            raise Failure("VDI_NOT_IN_MAP", vdi.ref)
+        if target is not None and not reaches_sr(call.engine, host, call.row("SR", target).ref):
+            raise Failure("VM_REQUIRES_SR", vm.ref, target)
+    if not host["enabled"]:
+        raise Failure("HOST_DISABLED", host.ref)
+    if vm["power_state"] == "Running" and vm["resident_on"] != host.ref:
+        needs, free = memory.needed(vm), memory.free(call.engine, host)
+        if needs > free:
+            raise Failure("HOST_NOT_ENOUGH_FREE_MEMORY", str(needs), str(free))
+    return host
+
+
+@method("VM.assert_can_migrate")
+def assert_can_migrate(
+    call: Call,
+    ref: str,
+    dest: dict[str, str],
+    live: bool,
+    vdi_map: dict[str, str],
+    vif_map: dict[str, str],
+    options: dict[str, str],
+    vgpu_map: Any = None,
+) -> str:
+    vm = call.row("VM", ref)
+    refuse(vm, "migrate_send")
+    _assert(call, vm, dest, vdi_map, vif_map)
+    return ""
+
+
+@method("VM.assert_can_migrate_sender")
+def assert_can_migrate_sender(
+    call: Call, ref: str, dest: Any, live: bool, vdi_map: Any, vif_map: Any, vgpu_map: Any, options: Any
+) -> str:
+    refuse(call.row("VM", ref), "migrate_send")
+    return ""
+
+
+@method("VM.migrate_send")
+def migrate_send(
+    call: Call,
+    ref: str,
+    dest: dict[str, str],
+    live: bool,
+    vdi_map: dict[str, str],
+    vif_map: dict[str, str],
+    options: dict[str, str],
+    vgpu_map: Any = None,
+) -> str:
+    vm = call.row("VM", ref)
+    refuse(vm, "migrate_send")
+    host = _assert(call, vm, dest, vdi_map, vif_map)
+    with operation(call, vm, "migrate_send"):
+        for vdi in _disks(call, vm):
+            target = vdi_map.get(vdi.ref)
+            if target is not None and target != vdi["SR"]:
+                _carry(call, vm, vdi, call.row("SR", target))
+        if vm["power_state"] in ("Running", "Paused"):
+            move(call.engine, vm, host)
+    return vm.ref
+
+
+def _carry(call: Call, vm: Row, vdi: Row, sr: Row) -> None:
+    """Copy the disk and let the VM's VBDs use the copy; the old one goes."""
+    new = copied(call, vdi, sr)
+    for ref in list(vdi["VBDs"]):
+        if call.db.rows[ref]["VM"] == vm.ref:
+            call.db.set(call.db.rows[ref], "VDI", new.ref)
+    chains.remove(call.engine, vdi)

@@ -1,0 +1,190 @@
+"""What may be done to a VM: operation x power state, the order of refusals, and the sets a client reads.
+
+One table and one order for both: `refuse` raises what XAPI raises, `allowed_operations` asks the same question for
+every operation a client may see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xenapi_host.simulator.database import Row
+from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.failure import Failure
+from xenapi_host.simulator.implicit import computed
+
+H, P, S, R = "Halted", "Paused", "Suspended", "Running"
+ANY = (H, P, S, R)
+
+# In the order in which XAPI lists them.
+STATES: dict[str, tuple[str, ...]] = {
+    "create_vtpm": (H,),
+    "destroy": (H, S),
+    "metadata_export": ANY,
+    "export": (H, S),
+    "make_into_template": (H,),
+    "changing_NVRAM": (H,),
+    "changing_shadow_memory": (H,),
+    "changing_static_range": (H,),
+    "changing_dynamic_range": (H, R),
+    "changing_VCPUs_live": (R,),
+    "migrate_send": (H, S, R),
+    "pool_migrate": (R,),
+    "resume_on": (S,),
+    "resume": (S,),
+    "suspend": (R,),
+    "hard_reboot": (P, R),
+    "hard_shutdown": (P, S, R),
+    "clean_reboot": (R,),
+    "clean_shutdown": (R,),
+    "unpause": (P,),
+    "pause": (R,),
+    "start_on": (H,),
+    "start": (H,),
+    "provision": (H,),
+    "revert": ANY,
+    "checkpoint": (P, S, R),
+    "copy": (H,),
+    "clone": (H,),
+    "snapshot": ANY,
+}
+# Used in refusals only; clients do not see them in allowed_operations.
+INTERNAL: dict[str, tuple[str, ...]] = {
+    "shutdown": (P, S, R),
+    "changing_VCPUs": (H,),
+    "changing_memory_limits": (H,),
+    "changing_memory_live": (R,),
+    "changing_shadow_memory_live": (R,),
+    "awaiting_memory_live": (R,),
+    "send_sysrq": (R,),
+    "send_trigger": (R,),
+    "call_plugin": (R,),
+    "data_source_op": (R,),
+    "get_boot_record": (P, S, R),
+    "power_state_reset": ANY,
+    "set_suspend_VDI": (S,),
+    "assert_operation_valid": ANY,
+    "update_allowed_operations": ANY,
+}
+_ALL = {**STATES, **INTERNAL}
+# Operations whose name never reaches a client: refusals spell them so.
+_NAMELESS = ("changing_VCPUs", "changing_memory_limits")
+
+_FOR_TEMPLATES = {
+    "changing_dynamic_range",
+    "changing_static_range",
+    "changing_memory_limits",
+    "changing_shadow_memory",
+    "changing_NVRAM",
+    "changing_VCPUs",
+    "clone",
+    "copy",
+    "export",
+    "provision",
+    "metadata_export",
+    "power_state_reset",
+    "update_allowed_operations",
+}
+_FOR_OWN_TEMPLATES = {"destroy", "migrate_send"}
+_FOR_SNAPSHOTS = {
+    "revert",
+    "clone",
+    "copy",
+    "export",
+    "destroy",
+    "hard_shutdown",
+    "metadata_export",
+    "power_state_reset",
+    "update_allowed_operations",
+}
+_FOR_CONTROL_DOMAINS = {
+    "metadata_export",
+    "changing_static_range",
+    "changing_dynamic_range",
+    "data_source_op",
+    "update_allowed_operations",
+}
+_TOGETHER = ({"clone", "copy", "export"}, {"snapshot", "checkpoint"})
+NOT_ON_CONTROL_DOMAIN = "This operation is not allowed on a control domain"
+
+
+def power_state_refusal(vm: Row, expected: tuple[str, ...]) -> Failure:
+    wanted = ", ".join(state.lower() for state in expected)
+    return Failure("VM_BAD_POWER_STATE", vm.ref, wanted, vm["power_state"].lower())
+
+
+def need_power_state(vm: Row, expected: tuple[str, ...]) -> None:
+    if vm["power_state"] not in expected:
+        raise power_state_refusal(vm, expected)
+
+
+def _may_join(running: str, operation: str) -> bool:
+    if operation == "hard_shutdown":
+        return running != "hard_shutdown"
+    if operation == "hard_reboot":
+        return running not in ("hard_shutdown", "hard_reboot")
+    if operation in ("clean_shutdown", "clean_reboot") and running == "migrate_send":
+        return True
+    return any(running in pair and operation in pair for pair in _TOGETHER)
+
+
+def refusal(vm: Row, operation: str) -> Failure | None:
+    """Why this operation is refused now, or None."""
+    shown = "(unknown operation)" if operation in _NAMELESS else operation
+    blocked = vm["blocked_operations"].get(operation)
+    if blocked is not None:
+        return Failure("OPERATION_BLOCKED", vm.ref, blocked)
+    expected = _ALL[operation]
+    control = vm["is_control_domain"]
+    if vm["power_state"] not in expected and not (control and operation == "changing_static_range"):
+        return power_state_refusal(vm, expected)
+    for task, running in vm["current_operations"].items():
+        if not _may_join(running, operation):
+            return Failure("OTHER_OPERATION_IN_PROGRESS", "VM", vm.ref, running, task)
+    if vm["is_a_snapshot"]:
+        if operation not in _FOR_SNAPSHOTS:
+            return Failure("VM_IS_SNAPSHOT", vm.ref, shown)
+    elif vm["is_a_template"]:
+        own = operation in _FOR_OWN_TEMPLATES and not vm["is_default_template"]
+        if operation not in _FOR_TEMPLATES and not own:
+            return Failure("VM_IS_TEMPLATE", vm.ref, shown)
+    elif operation == "provision":
+        return Failure("PROVISION_ONLY_ALLOWED_ON_TEMPLATE")
+    elif operation == "revert":
+        return Failure("ONLY_REVERT_SNAPSHOT")
+    if control and operation not in _FOR_CONTROL_DOMAINS:
+        return Failure("OPERATION_NOT_ALLOWED", NOT_ON_CONTROL_DOMAIN)
+    return None
+
+
+def refuse(vm: Row, operation: str) -> None:
+    why = refusal(vm, operation)
+    if why is not None:
+        raise why
+
+
+@computed("VM", "allowed_operations")
+def allowed_operations(engine: Engine, vm: Row) -> list[str]:
+    return [operation for operation in STATES if refusal(vm, operation) is None]
+
+
+@contextmanager
+def operation(call: Call, vm: Row, name: str) -> Iterator[None]:
+    """The operation as clients see it while it runs: in current_operations, under a task of its own."""
+    db, engine = call.db, call.engine
+    own = None
+    if call.task_row is None and engine.tasks_for_calls:
+        own = call.task_row = engine.start_task(call.method, call.session)
+    task = call.task
+    db.set(vm, "current_operations", {**vm["current_operations"], task: name})
+    try:
+        call.shares_lock()
+        yield
+    finally:
+        left = {k: v for k, v in vm["current_operations"].items() if k != task}
+        if vm.ref in db.rows:
+            db.set(vm, "current_operations", left)
+        if own is not None:
+            call.task_row = None
+            db.delete(own)
