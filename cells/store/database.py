@@ -19,29 +19,30 @@ LOCK_WAIT_SECONDS = 5
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30
 CONNECTIONS = 16
+_WRITE = "write sqlite:///path or mysql+pymysql://user:password@host/schema"
 
 
-def open_engine(url: str) -> sa.Engine:
-    """An engine for a database URL: sqlite:///path, sqlite:// (memory), or mysql+pymysql://user:password@host/schema."""
+def open_engine(url: str, lock_wait: int) -> sa.Engine:
+    """An engine for a database URL: sqlite:///path, sqlite:// (memory), or mysql+pymysql://user:password@host/schema.
+    Connections are made when first needed; none waits for a lock longer than `lock_wait` seconds."""
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
-        raise BadInput("the database URL is not one; write sqlite:///path or mysql+pymysql://...") from None
-    backend = parsed.get_backend_name()
-    if backend == "sqlite":
-        return _open_sqlite(parsed)
-    if backend in ("mysql", "mariadb"):
-        return _open_mysql(parsed)
-    raise BadInput(f"no store for {backend!r} databases; write sqlite:///path or mysql+pymysql://...")
+        raise BadInput(f"the database URL is not one; {_WRITE}") from None
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return _open_sqlite(parsed, lock_wait)
+    if parsed.drivername in ("mysql+pymysql", "mariadb+pymysql"):
+        return _open_mysql(parsed, lock_wait)
+    raise BadInput(f"no store for {parsed.drivername!r} databases; {_WRITE}")
 
 
-def _open_sqlite(url: sa.URL) -> sa.Engine:
+def _open_sqlite(url: sa.URL, lock_wait: int) -> sa.Engine:
     in_memory = url.database in (None, "", ":memory:")
     engine = sa.create_engine(
         url,
         poolclass=StaticPool if in_memory else QueuePool,
-        connect_args={"check_same_thread": False, "timeout": LOCK_WAIT_SECONDS},
-        **({} if in_memory else {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": LOCK_WAIT_SECONDS}),
+        connect_args={"check_same_thread": False, "timeout": lock_wait},
+        **({} if in_memory else {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": CONNECT_SECONDS}),
         pool_reset_on_return=None,
     )
 
@@ -51,7 +52,7 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
         connection.create_function("lower", 1, _lower, deterministic=True)  # SQLite's own knows ASCII only
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # NORMAL may lose the last commits when power fails
-        connection.execute(f"PRAGMA busy_timeout={LOCK_WAIT_SECONDS * 1000}")
+        connection.execute(f"PRAGMA busy_timeout={lock_wait * 1000}")
 
     return engine
 
@@ -60,7 +61,7 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _open_mysql(url: sa.URL) -> sa.Engine:
+def _open_mysql(url: sa.URL, lock_wait: int) -> sa.Engine:
     engine = sa.create_engine(
         url,
         paramstyle="format",
@@ -72,7 +73,7 @@ def _open_mysql(url: sa.URL) -> sa.Engine:
         },
         pool_size=CONNECTIONS,
         max_overflow=0,
-        pool_timeout=LOCK_WAIT_SECONDS,
+        pool_timeout=CONNECT_SECONDS,
         pool_reset_on_return=None,
     )
 
@@ -81,7 +82,7 @@ def _open_mysql(url: sa.URL) -> sa.Engine:
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             cursor.execute(
-                f"SET SESSION innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}, "
+                f"SET SESSION innodb_lock_wait_timeout={lock_wait}, "
                 "SESSION sql_mode='STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"
             )
 
@@ -91,8 +92,9 @@ def _open_mysql(url: sa.URL) -> sa.Engine:
 class Database:
     """The connections of one store. Thread-safe; each transaction belongs to one thread."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = open_engine(url)
+    def __init__(self, url: str, lock_wait: int) -> None:
+        self.engine = open_engine(url, lock_wait)
+        self.lock_wait = lock_wait
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.one_connection = isinstance(self.engine.pool, StaticPool)
         # SQLite has one writer. Waiting for it here is first come, first served and wakes at once; SQLite's own way
@@ -168,12 +170,11 @@ class Transaction:
 
     def abandon(self) -> None:
         """Roll back. Never raises; may be called again."""
-        connection = self._connection
-        if connection is not None:
+        if self._connection is not None:
             try:
-                connection.rollback()
+                self._connection.rollback()
             except Exception:
-                connection.invalidate()
+                self._drop()
         self._release()
 
     def fail(self, error: Exception, *, committing: bool = False) -> Exception:
@@ -205,7 +206,7 @@ class Transaction:
     def _begin(self) -> None:
         database = self._database
         if database.one_connection or (self._lock and database.is_sqlite):
-            if not database.writer.acquire(timeout=LOCK_WAIT_SECONDS):
+            if not database.writer.acquire(timeout=database.lock_wait):
                 raise Conflict("waited too long for the unit that is writing", retry_after=0.0)
             self._is_writer = True
         try:
@@ -217,8 +218,10 @@ class Transaction:
             self._cursor.execute("BEGIN IMMEDIATE" if self._lock else "BEGIN")
 
     def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.invalidate()
+        """Close the connection for good: its server ends the transaction, if it has not done so."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
             self._database.forget_connections()
 
     def _release(self) -> None:

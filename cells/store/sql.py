@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cells.errors import Temporary
-from cells.store.database import Database, Transaction
+from cells.store.database import LOCK_WAIT_SECONDS, Database, Transaction
 from cells.store.failures import typed
 from cells.store.statements import Statements
 from cells.store.tables import row_tables
@@ -27,11 +27,12 @@ class SqlStore:
     """The Store of cells.ports. Thread-safe. Opening it connects to nothing yet.
 
     `url`: sqlite:///path, sqlite:// (in memory, gone with the store), mysql+pymysql://user:password@host:port/schema.
-    `row_types`: the role's rows; every cell's machinery rows are there anyway.
+    `row_types`: the role's rows; every cell's machinery rows are there anyway. `lock_wait`: after so many seconds a
+    unit that waits for another one is told Conflict.
     """
 
-    def __init__(self, url: str, row_types: Iterable[type] = ()) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, row_types: Iterable[type] = (), *, lock_wait: int = LOCK_WAIT_SECONDS) -> None:
+        self._database = Database(url, lock_wait)
         self.metadata, tables = row_tables(row_types)
         dialect = self._database.engine.dialect
         self._tables = {row: (table, Statements(table, dialect)) for row, table in tables.items()}
