@@ -7,7 +7,7 @@ It has no threads, no clock and no randomness, so a house built on it can be rep
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,8 +63,11 @@ class MemoryExchange:
         self.name = name
         self.exchanges = exchanges
         self.max_length = max_length
+        self.running = True
+        # What other programs may call (rpc), and what they may have heard (notify): the newest events.
+        self.endpoint: Mapping[str, Callable[..., Any]] = {}
+        self.notifications: deque[Any] = deque(maxlen=1000)
         self._lock = threading.Lock()
-        self._running = True
         self._declared = False
         self._ready: deque[_Message] = deque()
         self._inboxes: list[MemoryInbox] = []
@@ -77,14 +80,14 @@ class MemoryExchange:
     def stop(self) -> None:
         """The broker dies: it takes and gives nothing; what was not acknowledged will be delivered again."""
         with self._lock:
-            self._running = False
+            self.running = False
             for inbox in reversed(self._inboxes):
                 self._take_back(inbox)
 
     def start(self) -> None:
         """The broker is back, with its durable messages; its consumers and publishers find it again by themselves."""
         with self._lock:
-            self._running = True
+            self.running = True
             inboxes = list(self._inboxes)
         for inbox in inboxes:
             inbox.bell()
@@ -99,7 +102,7 @@ class MemoryExchange:
     def publish(self, data: bytes, user: str) -> str:
         """Put a message into the inbox queue; gives the reason why not, or the empty string."""
         with self._lock:
-            if not self._running:
+            if not self.running:
                 return f"broker {self.name!r} is down"
             if not self._declared:
                 return f"unroutable: broker {self.name!r} has no queue {INBOX}, its cell has never been started"
@@ -132,7 +135,7 @@ class MemoryExchange:
     def deliver(self, inbox: "MemoryInbox", most: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
         with self._lock:
-            if not self._running or inbox not in self._inboxes:
+            if not self.running or inbox not in self._inboxes:
                 return deliveries
             room = min(most, inbox.prefetch - len(inbox.unacked))
             while self._ready and len(deliveries) < room:
@@ -151,7 +154,7 @@ class MemoryExchange:
         with self._lock:
             for tag in tags:
                 inbox.unacked.pop(tag, None)
-            more = bool(self._ready) and self._running
+            more = bool(self._ready) and self.running
         if more:
             inbox.bell()
 
