@@ -33,6 +33,11 @@ def pack(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
+def plain(value: Any) -> Any:
+    """The same value as dicts, lists and scalars only."""
+    return msgspec.to_builtins(value, builtin_types=(bytes,))
+
+
 def unpack(shape: Any, data: bytes) -> Any:
     """The value of the given shape (a dataclass or a type built of them); BadInput when the bytes are not one."""
     try:

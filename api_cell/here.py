@@ -1,0 +1,86 @@
+"""The cell a decision is made in, and how the last steps of every change to a server's row are taken. Pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from api_cell import quota
+from api_cell.rows import GoneServerRow, ServerRow
+from api_cell.status import settle
+from cells.decision import Decision, Remove, Wake
+from cells.names import NEVER, CellName, Id, Instant
+from cells.ports import View
+from cells.record import Received, Record
+from cells.rows import StoryRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """Our name, and where new ids and draws come from. `attempt_time` (seconds): how long a leaf has to answer an
+    offer; `command_time`: how long it has to take up any other command."""
+
+    name: CellName
+    new_id: Callable[[], bytes]
+    draw: Callable[[], float]
+    attempt_time: int = 60
+    command_time: int = 3600
+
+    def record(
+        self,
+        destination: CellName,
+        body: Any,
+        row: ServerRow,
+        *,
+        number: int = 0,
+        deadline: Instant = NEVER,
+        asked: Received | None = None,
+    ) -> Record:
+        """A record about this server, under the request that asked for it (else the one that made the server)."""
+        return Record(
+            id=self.new_id(),
+            body=body,
+            origin=self.name,
+            destination=destination,
+            server=row.id,
+            number=number,
+            deadline=deadline,
+            request=asked.record.request if asked is not None else row.request,
+        )
+
+    def wake(self, due: Instant, body: Any, row: ServerRow) -> Wake:
+        return Wake(due=due, record=self.record(self.name, body, row))
+
+    def story(
+        self, row: ServerRow, now: Instant, event: str, text: str = "", received: Received | None = None, **more: Any
+    ) -> StoryRow:
+        """One line of the server's story, with the way of the message that told it."""
+        trail = tuple((hop.cell, hop.at) for hop in received.trail) if received is not None else ()
+        request = (received.record.request if received is not None else "") or row.request
+        return StoryRow(
+            id=self.new_id(),
+            server=row.id,
+            request=request,
+            at=now,
+            cell=received.record.origin if received is not None else self.name,
+            event=event,
+            text=text,
+            trail=more.pop("trail", trail),
+            detail=more or None,
+        )
+
+
+def saved(row: ServerRow, now: Instant, *, silent: bool = False) -> ServerRow:
+    """The row as it goes into the database: derived columns true, `updated` never back."""
+    return settle(replace(row, updated=max(row.updated, now)), silent=silent)
+
+
+def gone(view: View, row: ServerRow, now: Instant) -> Decision:
+    """The server is no more: it moves to the deleted ones and its project's usage falls."""
+    last = replace(saved(row, now), status="DELETED", vm_state="deleted", task_state="", intents=())
+    usage = quota.charge(quota.usage_of(view, row.project), row, None)
+    kept = GoneServerRow(id=row.id, project=row.project, updated=last.updated, server=last)
+    return Decision(save=(Remove(row=ServerRow, key=(row.id,)), kept, usage), notes=("gone",))
+
+
+def is_gone(view: View, server: Id) -> GoneServerRow | None:
+    return view.get(GoneServerRow, server)

@@ -1,0 +1,177 @@
+"""The tenant's view of what leaves report: newer versions are taken over, everything else is answered and forgotten.
+
+A leaf is the only writer of its servers' state: a report from any other cell changes nothing, and one about a server
+nobody asked us for is parked, never adopted.
+"""
+
+from dataclasses import replace
+
+from api_cell import quota
+from api_cell.here import Here, gone, is_gone, saved
+from api_cell.rows import OpenIntent, Phase, ServerRow
+from cells import codec
+from cells.decision import NOTHING, Decision, Job, Seen
+from cells.digest import BUCKETS, bucket_of, buckets, checksum
+from cells.messages import Compare, DeleteServer, Digest, Discard, InstanceReport
+from cells.model import VmState
+from cells.names import NEVER, Instant
+from cells.ports import View, Where
+from cells.record import Received, Record
+from cells.rows import ParkedRow
+
+MOST_COMPARED = 8
+
+
+def report(here: Here, view: View, received: Received, body: InstanceReport, now: Instant) -> Decision:
+    """Take over a newer state, and say which version is saved."""
+    record = received.record
+    row = view.get(ServerRow, record.server)
+    seen = Seen(destination=record.origin, server=record.server, version=body.version)
+    if row is None:
+        return _of_nobody(here, view, received, body, now)
+    if row.leaf != record.origin or row.attempt != body.attempt:
+        return Decision(seen=(seen,)) + _stray(here, row, received, body)
+    if body.version <= row.version:
+        return Decision(seen=(seen,))
+    after = replace(
+        row,
+        state=body.state,
+        version=body.version,
+        heard=now,
+        finished=max(row.finished, body.number),
+        intents=tuple(wish for wish in row.intents if wish.number > body.number),
+    )
+    story = here.story(after, now, "state", _words(body), received)
+    decision = Decision(save=(story,), seen=(seen,), notes=(_words(body),))
+    if body.state.vm_state is VmState.DELETED:
+        return decision + _deleted(here, view, row, after, now)
+    if body.failed is not None and body.failed[0] > row.finished:
+        decision += _failed(here, row, body.failed, received, now)
+    after, usage = _resize_over(view, after)
+    return decision + Decision(save=(saved(after, now), *usage))
+
+
+def _words(body: InstanceReport) -> str:
+    state = body.state
+    task = f" ({state.task_state})" if state.task_state else ""
+    return f"{state.vm_state}{task} on {state.host or 'no host'}, version {body.version}"
+
+
+def _deleted(here: Here, view: View, before: ServerRow, after: ServerRow, now: Instant) -> Decision:
+    if before.phase is Phase.DELETING:
+        return gone(view, after, now)
+    # Nobody asked for it: an attempt that was discarded, or a leaf that lost the server.
+    lost = replace(
+        after,
+        phase=Phase.FAILED,
+        leaf="",
+        fault_code=500,
+        fault="The server was removed from its host without being asked for.",
+        fault_at=now,
+    )
+    return Decision(save=(saved(lost, now),))
+
+
+def _resize_over(view: View, row: ServerRow) -> tuple[ServerRow, tuple[object, ...]]:
+    """A resize that is confirmed, reverted or failed gives back the room that was charged for both flavors."""
+    open_ones = any(wish.action.endswith("_resize") or wish.action == "server.resize" for wish in row.intents)
+    if row.resize_to is None or open_ones or row.state is None or row.state.vm_state is VmState.RESIZED:
+        return row, ()
+    after = replace(row, resize_to=None, spec=replace(row.spec, flavor=row.state.flavor))
+    return after, (quota.charge(quota.usage_of(view, row.project), row, after),)
+
+
+def _failed(here: Here, row: ServerRow, failed: tuple[int, str], received: Received, now: Instant) -> Decision:
+    number, why = failed
+    wish = next((wish for wish in row.intents if wish.number == number), None)
+    action = wish.action if wish is not None else "a command"
+    story = here.story(row, now, "command failed", f"{action}: {why}", received)
+    return Decision(save=(story,), notes=(f"{action} failed: {why}",)) + give_up_image(here, row, wish)
+
+
+def give_up_image(here: Here, row: ServerRow, wish: OpenIntent | None) -> Decision:
+    """The image of a snapshot that failed will get no data: it is removed, as slow work."""
+    if wish is None or wish.action != "server.snapshot" or not wish.detail:
+        return NOTHING
+    body = codec.pack(wish.detail)
+    job = Job(id=here.new_id(), kind="image.give_up", server=row.id, lane="images", body=body, request=row.request)
+    return Decision(do=(job,))
+
+
+def _of_nobody(here: Here, view: View, received: Received, body: InstanceReport, now: Instant) -> Decision:
+    record = received.record
+    seen = Seen(destination=record.origin, server=record.server, version=body.version)
+    past = is_gone(view, record.server)
+    if past is None:
+        parked = ParkedRow(
+            id=record.id,
+            at=now,
+            neighbour=received.neighbour,
+            kind=record.kind.name,
+            server=record.server,
+            reason=f"{record.origin} reports a server this cell never made",
+            data=codec.pack_record(record),
+        )
+        return Decision(save=(parked,), seen=(seen,), notes=(parked.reason,))
+    if body.state.vm_state is VmState.DELETED:
+        return Decision(seen=(seen,))
+    again = DeleteServer(build_deadline=past.server.deadline)
+    number = past.server.number + 1
+    return Decision(seen=(seen,), send=(here.record(record.origin, again, past.server, number=number),))
+
+
+def _stray(here: Here, row: ServerRow, received: Received, body: InstanceReport) -> Decision:
+    if body.state.vm_state is VmState.DELETED or body.attempt > row.attempt:
+        return NOTHING
+    return Decision(send=(here.record(received.record.origin, Discard(attempt=body.attempt), row),))
+
+
+def unknown(here: Here, view: View, received: Received, now: Instant) -> Decision:
+    """The leaf that should hold a server does not have it."""
+    row = view.get(ServerRow, received.record.server)
+    if row is None or row.leaf != received.record.origin:
+        return NOTHING
+    if row.phase is Phase.DELETING:
+        return gone(view, row, now)
+    if row.phase is not Phase.GRANTED:
+        return NOTHING
+    lost = replace(
+        row,
+        phase=Phase.FAILED,
+        leaf="",
+        intents=(),
+        fault_code=500,
+        fault="The server is not known any more where it was built.",
+        fault_at=now,
+    )
+    story = here.story(row, now, "lost", "its leaf does not know it", received)
+    return Decision(save=(saved(lost, now), story), notes=("its leaf does not know it",))
+
+
+def digest(here: Here, view: View, received: Received, body: Digest, now: Instant) -> Decision:
+    """Compare a leaf's sums with ours; ask about the buckets that differ."""
+    leaf = received.record.origin
+    ours = [
+        (row, checksum(row.version, row.state))
+        for row in view.find(ServerRow, Where(column="leaf", op="=", value=leaf))
+        if row.state is not None
+    ]
+    sums = buckets((row.id, check) for row, check in ours)
+    if len(body.buckets) != BUCKETS:
+        return Decision(notes=(f"digest of {leaf} has {len(body.buckets)} buckets, {BUCKETS} are compared here",))
+    differing = [number for number in range(BUCKETS) if sums[number] != body.buckets[number]][:MOST_COMPARED]
+    return Decision(
+        send=tuple(
+            Record(
+                id=here.new_id(),
+                body=Compare(
+                    bucket=number,
+                    servers=tuple((row.id, row.version, check) for row, check in ours if bucket_of(row.id) == number),
+                ),
+                origin=here.name,
+                destination=leaf,
+                deadline=NEVER,
+            )
+            for number in differing
+        )
+    )

@@ -1,0 +1,178 @@
+"""The role of an API cell: what it decides on each kind of record, and its slow work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from api_cell import mirror, placing, wishes
+from api_cell.here import Here, saved
+from api_cell.images import Images
+from api_cell.placing import Market
+from api_cell.rows import ROWS, Phase, ServerRow
+from cells import codec
+from cells.decision import NOTHING, Decision, Job
+from cells.errors import Permanent
+from cells.identity import Identity
+from cells.messages import (
+    Accepted,
+    Ack,
+    AttemptDue,
+    Digest,
+    Expired,
+    HelloDown,
+    HelloUp,
+    InstanceReport,
+    Intent,
+    JobEnded,
+    Refused,
+    ServerUnknown,
+    Tick,
+)
+from cells.names import SECOND, CellName, Instant
+from cells.ports import Journal, NewId, View, Where
+from cells.record import Received
+from cells.rows import MACHINERY
+from routing.neighbourhood import Neighbourhood
+from routing.reservations import Reservations
+from routing.weights import PlacementSettings
+
+MOST_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """How an API cell decides. `mute_after` (seconds): a leaf not heard for so long shows as UNKNOWN and gets no
+    builds; several ticks for each level of the tree. `attempt_time`: how long a leaf has to answer an offer."""
+
+    mute_after: float = 60.0
+    attempt_time: int = 60
+    command_time: int = 3600
+    placement: PlacementSettings | None = None
+
+
+class ApiRole:
+    """Decides for an API cell. Its memory (tree, reservations) can be made again from rows at any time."""
+
+    name = "api"
+    rows: tuple[type, ...] = (*MACHINERY, *ROWS)
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        new_id: NewId,
+        draw: Callable[[], float],
+        settings: ApiSettings,
+        images: Images | None = None,
+    ) -> None:
+        mute_after = int(settings.mute_after * SECOND)
+        self.neighbourhood = Neighbourhood(
+            identity.name, api=True, mute_after=mute_after, verify=identity.trust.cell_record
+        )
+        self._here = Here(
+            name=identity.name,
+            new_id=new_id,
+            draw=draw,
+            attempt_time=settings.attempt_time,
+            command_time=settings.command_time,
+        )
+        self._placement = settings.placement or PlacementSettings(mute_after=mute_after)
+        self._mute_after = mute_after
+        self._reservations = Reservations()
+        self._images = images
+        self._silent: set[CellName] | None = None
+        self._decide: dict[type, Callable[[View, Received, Any, Instant], Decision]] = {
+            Intent: lambda view, received, body, now: wishes.take(
+                self._here, self._market(), view, received, body, now
+            ),
+            Accepted: lambda view, received, body, now: placing.accepted(
+                self._here, self._market(), view, received, body, now
+            ),
+            Refused: lambda view, received, body, now: placing.refused(
+                self._here, self._market(), view, received, body, now
+            ),
+            AttemptDue: lambda view, received, body, now: placing.attempt_due(
+                self._here, self._market(), view, received, body.attempt, now
+            ),
+            Expired: lambda view, received, body, now: wishes.expired(
+                self._here, self._market(), view, received, body, now
+            ),
+            InstanceReport: lambda view, received, body, now: mirror.report(self._here, view, received, body, now),
+            ServerUnknown: lambda view, received, body, now: mirror.unknown(self._here, view, received, now),
+            Digest: lambda view, received, body, now: mirror.digest(self._here, view, received, body, now),
+            HelloUp: lambda view, received, body, now: self._hello(view, received, now),
+            HelloDown: lambda view, received, body, now: self._hello(view, received, now),
+            Tick: lambda view, received, body, now: self._tick(view, now),
+            JobEnded: lambda view, received, body, now: NOTHING,
+            Ack: lambda view, received, body, now: NOTHING,
+        }
+
+    def load(self, view: View, now: Instant) -> None:
+        self.neighbourhood.load(view, now)
+        self._reached()
+        if self._silent is None:
+            self._silent = set(self.neighbourhood.roster)
+            for row in view.find(ServerRow, Where(column="phase", op="=", value=Phase.OFFERED)):
+                self._reservations.reserve(placing.reservation_of(self._here, row))
+
+    def decide(self, view: View, received: Received, now: Instant) -> Decision:
+        body = received.record.body
+        decide = self._decide.get(type(body))
+        if decide is None:
+            raise Permanent(f"an API cell has no use for {received.record.kind.name}")
+        return decide(view, received, body, now)
+
+    def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
+        return self.neighbourhood.topology.next_hops(destination, now)
+
+    def work(self, job: Job, journal: Journal) -> Any:
+        if job.kind == "image.give_up" and self._images is not None:
+            self._images.delete(codec.unpack(str, job.body))
+            return None
+        raise Permanent(f"an API cell knows no job {job.kind!r}")
+
+    # --- inside ---
+
+    def _market(self) -> Market:
+        return Market(
+            roster=self.neighbourhood.roster,
+            candidates=self.neighbourhood.candidates,
+            reservations=self._reservations,
+            settings=self._placement,
+        )
+
+    def _hello(self, view: View, received: Received, now: Instant) -> Decision:
+        decision = self.neighbourhood.decide(view, received, now)
+        self._reached()
+        return decision
+
+    def _reached(self) -> None:
+        for leaf in self._reservations.leaves:
+            entry = self.neighbourhood.roster.get(leaf)
+            if entry is not None:
+                self._reservations.reached(leaf, entry.record.generation)
+
+    def _tick(self, view: View, now: Instant) -> Decision:
+        self._reservations.expire(now)
+        return self.neighbourhood.hellos(None, now, self._here.new_id) + self._show_silence(view, now)
+
+    def _show_silence(self, view: View, now: Instant) -> Decision:
+        """Servers of a leaf that is not heard show UNKNOWN; when it is heard again, what it last said."""
+        roster = self.neighbourhood.roster
+        stale = set(roster.stale(now, self._mute_after))
+        changed: list[ServerRow] = []
+        silent = self._silent or set()
+        for leaf in sorted(silent | stale):
+            is_silent = leaf in stale
+            rows = view.find(
+                ServerRow,
+                Where(column="leaf", op="=", value=leaf),
+                Where(column="status", op="!=" if is_silent else "=", value="UNKNOWN"),
+                Where(column="phase", op="=", value=Phase.GRANTED),
+                limit=MOST_AT_ONCE,
+            )
+            changed += [saved(row, now, silent=is_silent) for row in rows]
+            if not is_silent and len(rows) < MOST_AT_ONCE:
+                silent.discard(leaf)
+        self._silent = silent | stale
+        return Decision(save=tuple(changed))

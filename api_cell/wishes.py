@@ -1,0 +1,77 @@
+"""A tenant's wishes on their way down: each becomes one numbered command to the leaf that holds the server. Pure."""
+
+from dataclasses import replace
+
+from api_cell.here import Here, gone, saved
+from api_cell.mirror import give_up_image
+from api_cell.placing import Market, place
+from api_cell.rows import Phase, ServerRow
+from cells import codec
+from cells.decision import NOTHING, Decision
+from cells.messages import REGISTRY, DeleteServer, Expired, Intent
+from cells.names import NEVER, SECOND, Instant
+from cells.ports import View
+from cells.record import Received
+
+
+def take(here: Here, market: Market, view: View, received: Received, body: Intent, now: Instant) -> Decision:
+    """What the front door has saved as due at once."""
+    row = view.get(ServerRow, received.record.server)
+    if row is None:
+        return NOTHING
+    if body.action == "place":
+        return place(here, market, row, now)
+    command = codec.unpack(REGISTRY[body.action].body, body.body)
+    if isinstance(command, DeleteServer):
+        return _delete(here, market, view, row, received, body, command, now)
+    if row.phase is not Phase.GRANTED:
+        return _not_now(here, row, body.number, "the server is not held by any leaf", now)
+    record = here.record(
+        row.leaf, command, row, number=body.number, deadline=now + here.command_time * SECOND, asked=received
+    )
+    return Decision(send=(record,), notes=(f"{body.action} {body.number} to {row.leaf}",))
+
+
+def _delete(
+    here: Here,
+    market: Market,
+    view: View,
+    row: ServerRow,
+    received: Received,
+    body: Intent,
+    command: DeleteServer,
+    now: Instant,
+) -> Decision:
+    market.reservations.release(row.id, row.attempt)
+    if not row.leaf:
+        return gone(view, row, now)
+    record = here.record(row.leaf, command, row, number=body.number, deadline=NEVER, asked=received)
+    return Decision(send=(record,), notes=(f"delete to {row.leaf}",))
+
+
+def expired(here: Here, market: Market, view: View, received: Received, body: Expired, now: Instant) -> Decision:
+    """A command was not taken up before its deadline: the wish is over, and the server says so."""
+    row = view.get(ServerRow, body.server)
+    if row is None:
+        return NOTHING
+    # An offer is no wish of a tenant: its own wake, AttemptDue, looks after it.
+    open_wishes = [wish for wish in row.intents if wish.action == body.kind]
+    if not open_wishes:
+        return NOTHING
+    reason = f"{body.destination} did not take it up before its deadline"
+    return _not_now(here, row, open_wishes[0].number, reason, now)
+
+
+def _not_now(here: Here, row: ServerRow, number: int, reason: str, now: Instant) -> Decision:
+    wish = next((wish for wish in row.intents if wish.number == number), None)
+    if wish is None:
+        return NOTHING
+    after = _without(row, number)
+    story = here.story(row, now, "command failed", f"{wish.action}: {reason}")
+    decision = Decision(save=(saved(after, now), story), notes=(f"{wish.action} failed: {reason}",))
+    return decision + give_up_image(here, row, wish)
+
+
+def _without(row: ServerRow, number: int) -> ServerRow:
+    left = tuple(wish for wish in row.intents if wish.number != number)
+    return replace(row, finished=max(row.finished, number), intents=left)
