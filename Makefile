@@ -1,0 +1,74 @@
+# celltree's commands. `make` alone lists them. The same ones run on a laptop and in CI (.ci/run is `make test`).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+# An unchanged pyproject.toml means an unchanged .venv.
+HASH := $(shell sha256sum pyproject.toml | cut -c1-16)
+RUN_STAMP := .venv/.celltree-run-$(HASH)
+DEV_STAMP := .venv/.celltree-dev-$(HASH)
+STAMP_FOR_DEMO := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(RUN_STAMP))
+
+PACKAGES := cells routing xenapi_host api_cell compute_cell migrations
+# Parts that need no server and no second program; the folders that are there.
+FAST := $(wildcard tests/unit tests/stories tests/properties tests/architecture)
+PYTEST := pytest -n auto --dist worksteal
+
+.PHONY: help venv services demo check lint fast-tests test format bench clean
+
+help:  ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+venv: $(DEV_STAMP)  ## Make .venv with everything to run, test and change celltree
+
+services:  ## Install RabbitMQ, MariaDB and e2fsprogs where missing (Debian packages); starts no service
+	@.ci/services rabbitmq mariadb e2fsprogs
+
+demo: $(STAMP_FOR_DEMO)  ## Run the embedded tree with simulated XenServers: make demo ARGS="--port 8080"
+	@.ci/services e2fsprogs
+	@exec celltree demo $(ARGS)
+
+check: $(DEV_STAMP)  ## Format, lint, types, import contracts and the fast tests, in under a minute
+	@$(MAKE) --jobs 2 --output-sync=target lint fast-tests
+	@echo "make check: all good"
+
+lint: $(DEV_STAMP)
+	@ruff format --check .
+	@ruff check .
+	@mypy --no-error-summary
+	@lint-imports --no-logo
+
+fast-tests: $(DEV_STAMP)
+	@$(PYTEST) -q $(FAST)
+
+test: $(DEV_STAMP) services  ## Everything: make check's parts and the tests with real servers, in under 15 minutes
+	@$(MAKE) lint
+	@$(PYTEST) $(ARGS)
+
+format: $(DEV_STAMP)  ## Format the code and mend what the linter can mend
+	@ruff check --fix --quiet . || true
+	@ruff format .
+	@ruff check .
+
+bench: $(DEV_STAMP) services  ## Run the benchmarks; each prints its figures: make bench ARGS=placement
+	@for program in benchmarks/$(or $(ARGS),[a-z]*).py; do \
+		name=$$(basename "$$program" .py); echo "== $$name"; python -m "benchmarks.$$name"; \
+	done
+
+clean:  ## Remove .venv and everything made by tools
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEV_STAMP):
+	@.ci/venv dev
+	@rm -f .venv/.celltree-*
+	@touch $@
+
+$(RUN_STAMP):
+	@.ci/venv run
+	@rm -f .venv/.celltree-*
+	@touch $@
