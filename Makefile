@@ -16,9 +16,10 @@ STAMP_FOR_DEMO := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(RUN_STAMP))
 PACKAGES := cells routing xenapi_host api_cell compute_cell migrations
 # Parts that need no server and no second program; the folders that are there.
 FAST := $(wildcard tests/unit tests/stories tests/properties tests/architecture)
+LINT := layout lint types
 PYTEST := pytest -n auto --dist worksteal
 
-.PHONY: help venv services demo check lint fast-tests test format bench clean
+.PHONY: help venv services demo check layout lint types fast-tests test format bench clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -33,21 +34,29 @@ demo: $(STAMP_FOR_DEMO)  ## Run the embedded tree with simulated XenServers: mak
 	@exec celltree demo $(ARGS)
 
 check: $(DEV_STAMP)  ## Format, lint, types, import contracts and the fast tests, in under a minute
-	@$(MAKE) --jobs 2 --output-sync=target lint fast-tests
+	@$(MAKE) --keep-going --jobs 2 --output-sync=target $(LINT) fast-tests
 	@echo "make check: all good"
 
+# The import contracts are a test: tests/architecture runs lint-imports.
+layout: $(DEV_STAMP)
+	@ruff format --check --output-format concise .
+
 lint: $(DEV_STAMP)
-	@ruff format --check .
-	@ruff check .
+	@ruff check --quiet --output-format concise .
+
+types: $(DEV_STAMP)
 	@mypy --no-error-summary
-	@lint-imports --no-logo
 
 fast-tests: $(DEV_STAMP)
 	@$(PYTEST) -q $(FAST)
 
+# The tests run even when the linters complain: one run tells everything.
 test: $(DEV_STAMP) services  ## Everything: make check's parts and the tests with real servers, in under 15 minutes
-	@$(MAKE) lint
-	@$(PYTEST) $(ARGS)
+	@failed=; \
+	$(MAKE) --keep-going --jobs 2 --output-sync=target $(LINT) || failed="layout, lint or types (see above)"; \
+	$(PYTEST) $(ARGS) || failed="$${failed:+$$failed and }tests"; \
+	if [ -n "$$failed" ]; then echo "make test: failed: $$failed"; exit 1; fi; \
+	echo "make test: all good"
 
 format: $(DEV_STAMP)  ## Format the code and mend what the linter can mend
 	@ruff check --fix --quiet . || true
