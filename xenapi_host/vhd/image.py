@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from xenapi_host.vhd.archive import Gunzip, Member, Tar
+from xenapi_host.plugins.celltree_tar import Gunzip, Member, Refused, Tar
 from xenapi_host.vhd.chain import chain, check
 from xenapi_host.vhd.change import set_parent
 from xenapi_host.vhd.errors import ImageRefused, VhdError
@@ -73,13 +73,16 @@ def read_image(
     the folder then. `now` is Unix time.
     """
     allowed = limits or ImageLimits()
-    tar = Tar(Gunzip(stream, allowed.max_bytes))
     target = Path(folder)
     sizes: dict[str, int] = {}
-    for member in tar.members():
-        _check_member(member, sizes, allowed)
-        sizes[member.name] = member.size
-        _write_sparse(tar.pieces(member), target / member.name, member.size)
+    try:
+        tar = Tar(Gunzip(stream, allowed.max_bytes))
+        for member in tar.members():
+            _check_member(member, sizes, allowed)
+            sizes[member.name] = member.size
+            _write_sparse(tar.pieces(member), target / member.name, member.size)
+    except Refused as refused:
+        raise ImageRefused(refused.member, refused.reason) from refused
     if not sizes:
         raise ImageRefused("", "holds no 0.vhd")
     paths = tuple(target / f"{number}.vhd" for number in range(len(sizes)))

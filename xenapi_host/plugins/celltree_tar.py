@@ -1,15 +1,12 @@
-"""The strict tar and gzip reading beneath `image`: bounded memory, bounded output, regular files only.
+"""Strict reading of tar.gz from strangers: bounded memory, bounded output, regular files only.
 
-Python's own tarfile follows extension headers of any size, links and devices; an image from a stranger needs none of
-these, so this reader knows plain members only and names what it refuses.
+Python's own tarfile follows extension headers of any size, links and devices; an image needs none of these, so this
+reader knows plain members only and names what it refuses. Imports nothing of ours: dom0 and the image reader of
+`xenapi_host.vhd` share it.
 """
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from xenapi_host.vhd.errors import ImageRefused
-from xenapi_host.vhd.raw import Readable
+from typing import Any, Iterator, NamedTuple, Optional
 
 _BLOCK = 512
 _PIECE = 1024 * 1024
@@ -23,8 +20,16 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Refused(Exception):
+    """An archive breaks a rule. `member` names the file inside it ("" = the archive itself)."""
+
+    def __init__(self, member: str, reason: str) -> None:
+        super().__init__(f"{member}: {reason}" if member else reason)
+        self.member = member
+        self.reason = reason
+
+
+class Member(NamedTuple):
     """One regular file of a tar: its name as written (without a leading "./") and its size in bytes."""
 
     name: str
@@ -32,9 +37,9 @@ class Member:
 
 
 class Gunzip:
-    """A gzip stream read as plain bytes, at most `max_bytes` of them (ImageRefused beyond)."""
+    """A gzip stream (anything with read(length)) read as plain bytes, at most `max_bytes` of them."""
 
-    def __init__(self, stream: Readable, max_bytes: int) -> None:
+    def __init__(self, stream: Any, max_bytes: int) -> None:
         self._stream = stream
         self._left = max_bytes
         self._max_bytes = max_bytes
@@ -44,7 +49,7 @@ class Gunzip:
         self._ended = False
 
     def read(self, length: int) -> bytes:
-        """Exactly `length` bytes; fewer only at the end of a complete stream."""
+        """Exactly `length` bytes; fewer only at the end of a complete stream. Raises Refused."""
         while len(self._ready) < length and not self._ended:
             self._inflate_some()
         found = bytes(self._ready[:length])
@@ -61,15 +66,15 @@ class Gunzip:
                 return
             self._inflate = zlib.decompressobj(wbits=31)
         elif not self._input:
-            raise ImageRefused("", "the gzip stream ends early: the image was cut short")
+            raise Refused("", "the gzip stream ends early: the image was cut short")
         try:
             part = self._inflate.decompress(self._input, _PIECE)
         except zlib.error as error:
-            raise ImageRefused("", f"not a sound gzip stream ({error})") from error
+            raise Refused("", f"not a sound gzip stream ({error})") from error
         self._input = self._inflate.unconsumed_tail or self._inflate.unused_data
         self._left -= len(part)
         if self._left < 0:
-            raise ImageRefused("", f"unpacks to more than the {self._max_bytes} bytes allowed")
+            raise Refused("", f"unpacks to more than the {self._max_bytes} bytes allowed")
         self._ready += part
 
 
@@ -84,7 +89,7 @@ class Tar:
             raw = self._stream.read(_BLOCK)
             if not raw.strip(b"\0"):
                 if len(raw) < _BLOCK:
-                    raise ImageRefused("", "the tar has no end mark: the image was cut short")
+                    raise Refused("", "the tar has no end mark: the image was cut short")
                 break
             member = _parse(raw)
             if member is not None:
@@ -98,36 +103,38 @@ class Tar:
         while left:
             part = self._stream.read(min(left, _PIECE))
             if not part:
-                raise ImageRefused(member.name, f"ends {left} bytes early: the image was cut short")
+                raise Refused(member.name, f"ends {left} bytes early: the image was cut short")
             left -= len(part)
             yield part
         self._stream.read(-member.size % _BLOCK)
 
 
-def _parse(raw: bytes) -> Member | None:
-    """A regular member from its header; None for the tar's own "./" entry; ImageRefused for anything else."""
+def _parse(raw: bytes) -> Optional[Member]:
+    """A regular member from its header; None for the tar's own "./" entry; Refused for anything else."""
     if len(raw) < _BLOCK:
-        raise ImageRefused("", "ends inside a tar header: the image was cut short")
+        raise Refused("", "ends inside a tar header: the image was cut short")
     name = raw[:100].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-    if raw[257:262] == b"ustar" and raw[257:265] != b"ustar  \0":
+    # POSIX archives have a name prefix here; GNU ones, whose magic goes on with blanks, keep other things.
+    if raw[257:265] == b"ustar\x0000":
         prefix = raw[345:500].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
         name = f"{prefix}/{name}" if prefix else name
     stated = _number(raw[148:156], name)
     if stated != sum(raw[:148]) + 8 * 32 + sum(raw[156:]):
-        raise ImageRefused(name, "the tar header's checksum is wrong")
+        raise Refused(name, "the tar header's checksum is wrong")
     kind, size = raw[156:157], _number(raw[124:136], name)
     if kind == b"5" and name in (".", "./") and size == 0:
         return None
     if kind not in (b"0", b"\0"):
-        raise ImageRefused(name, f"is {_KINDS.get(kind, f'of tar type {kind!r}')}; only regular files are allowed")
-    return Member(name=name.removeprefix("./"), size=size)
+        what = _KINDS.get(kind, f"of tar type {kind!r}")
+        raise Refused(name, f"is {what}; only regular files are allowed")
+    return Member(name=name[2:] if name.startswith("./") else name, size=size)
 
 
 def _number(field: bytes, name: str) -> int:
     """A tar number: octal digits, or GNU's base 256 for files of 8 GiB and more."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
-    try:
-        return int(field.strip(b" \0") or b"0", 8)
-    except ValueError as error:
-        raise ImageRefused(name, "a number in the tar header is not octal") from error
+    digits = field.strip(b" \0") or b"0"
+    if digits.strip(b"01234567"):
+        raise Refused(name, "a number in the tar header is not octal")
+    return int(digits, 8)
