@@ -27,7 +27,8 @@ class StorageFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """A host. `storage` and `network` are the uuids of the SR and network that servers are built on there, empty
+    """A host. `memory_total_mib` is what servers may have together: Xen's and the control domain's part is taken off.
+    `storage` and `network` are the uuids of the SR and network that servers are built on there, empty
     where the host has none that fits. `traits` as placement understands them, such as hvm, pv, uefi."""
 
     uuid: str

@@ -2,6 +2,7 @@
 before; gives back a BuildPlan or raises Permanent for what no host of this kind can do."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ def plan_build(spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts,
         vm=_vm_record(spec, server, attempt, serial, host),
         vifs=(VifPlan(device=0, network=host.network, mac=tags.mac(server, 0)),),
     )
+
+
+def memory_needed_mib(flavor: Flavor) -> int:
+    """What a server of this flavor takes of its host's memory: its RAM and what Xen needs to run it, rounded up."""
+    return flavor.ram_mib + math.ceil(0.00781 * flavor.ram_mib + 1.5 * flavor.vcpus + 3)
 
 
 def _refuse_image(spec: BuildSpec) -> None:

@@ -59,7 +59,7 @@ class Door(Protocol):
 class Session:
     """One pool, as the driver sees it: calls, time, and what this process remembers of the pool.
 
-    `handles` maps (class, uuid) to a reference, as a hint only: whoever finds one to be stale removes it.
+    `known` maps (class, uuid) to what was read of an object, as a hint only: whoever finds one to be stale clears it.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Session:
         self._guard = threading.Lock()
         self.now = clock
         self.sleep = sleep
-        self.handles: dict[tuple[str, str], str] = {}
+        self.known: dict[tuple[str, str], Any] = {}
 
     def call(self, method: str, *params: Any) -> Any:
         """One XenAPI call, without the session parameter: `call("VM.get_record", ref)`. Integers are decimal text.
@@ -79,10 +79,10 @@ class Session:
 
     def handle(self, class_name: str, uuid: str) -> str:
         """The reference of a host, SR or network, asked once."""
-        known = self.handles.get((class_name, uuid))
+        known: str | None = self.known.get((class_name, uuid))
         if known is None:
             known = str(self.call(f"{class_name}.get_by_uuid", uuid))
-            self.handles[class_name, uuid] = known
+            self.known[class_name, uuid] = known
         return known
 
     @contextmanager
@@ -159,6 +159,9 @@ class Face(Protocol):
     def call(self, method: str, *params: Any) -> Any:
         """The answer to one call."""
 
+    def close(self) -> None:
+        """Log out."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InProcess:
@@ -176,7 +179,7 @@ class InProcess:
             raise XenFailure(*details) from None
 
     def close(self) -> None:
-        return None
+        self.face.close()
 
 
 def in_process(

@@ -41,6 +41,11 @@ def claim(server: bytes, attempt: int, serial: int, disk: str = "root") -> str:
     return f"{id_text(server)} {attempt}.{serial} {disk}"
 
 
+def attempt_prefix(server: bytes, attempt: int) -> str:
+    """What the claims of every disk of one attempt begin with."""
+    return f"{id_text(server)} {attempt}."
+
+
 def claimed_by(text: str, server: bytes) -> bool:
     """Whether a claim is one of this server's."""
     return text.startswith(id_text(server) + " ")

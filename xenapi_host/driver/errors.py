@@ -5,11 +5,11 @@ Texts hold no references, addresses or paths; the failure itself stays the cause
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from cells.errors import CelltreeError, Permanent, Refusal, Temporary
 from cells.messages import RefusalCode
-from xenapi_host.session import TaskTimedOut, XenFailure
+from xenapi_host.session import Session, TaskTimedOut, XenFailure
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,15 +70,19 @@ def told(what: str, failure: XenFailure) -> CelltreeError:
     return Permanent(f"could not {what}: the host says {code}")
 
 
-def telling(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def telling(
+    what: str,
+) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[Concatenate[Session, P], R]]:
     """Mark a driver function: whatever the pool refuses leaves it as Temporary, Permanent or Refusal."""
 
-    def mark(function: Callable[P, R]) -> Callable[P, R]:
+    def mark(function: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Session, P], R]:
         @wraps(function)
-        def told_function(*args: P.args, **kwargs: P.kwargs) -> R:
+        def told_function(session: Session, /, *args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                return function(*args, **kwargs)
+                return function(session, *args, **kwargs)
             except XenFailure as failure:
+                if failure.code in ("HANDLE_INVALID", "UUID_INVALID"):
+                    session.known.clear()
                 raise told(what, failure) from failure
             except TaskTimedOut as slow:
                 raise Temporary(f"could not {what} in time", retry_after=5.0) from slow

@@ -1,0 +1,161 @@
+"""Building a server: the image into the SR once, a copy-on-write disk of it, the VM; started only when told to.
+
+Called by the leaf's jobs: `prepare_build` while the owner decides, `start_build` when the owner has granted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cells.errors import Temporary
+from cells.model import PowerState
+from cells.ports import Journal
+from xenapi_host import tags
+from xenapi_host.driver import disks, images, vms
+from xenapi_host.driver.errors import telling
+from xenapi_host.driver.vms import Vm
+from xenapi_host.plan import BuildPlan
+from xenapi_host.session import Session, XenFailure, run_task
+
+START_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A VM with its disk and interface, not started."""
+
+    vm_uuid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningFacts:
+    """A VM as it is after it was started. `domid` changes at every start and reboot."""
+
+    vm_uuid: str
+    power_state: PowerState
+    domid: int
+
+
+@telling("build the server")
+def prepare_build(
+    session: Session, plan: BuildPlan, journal: Journal, *, headers: Mapping[str, str] | None = None
+) -> Prepared:
+    """Make the VM of a build with all it has, not started; what an earlier try has made is used.
+
+    `headers` go with the image's download (a token); they are kept nowhere. Raises Temporary, Permanent,
+    Refusal(no_room), and what journal.check() raises between two steps; `destroy` undoes a part-made build."""
+    journal.check()
+    vm, *doubles = _of_plan(session, plan) or [None]
+    for double in doubles:  # the answer to an earlier VM.create was lost, and another was made
+        assert double is not None
+        with disks.gone_is_fine():
+            session.call("VM.destroy", double.ref)
+    image = images.cached(session, plan, headers or {}) if vm is None or not vm.record["VBDs"] else None
+    if vm is None:
+        journal.check()
+        ref = str(session.call("VM.create", dict(plan.vm)))
+        assert image is not None
+        _attach_new_root(session, plan, ref, _clone_of_image(session, plan, image, headers or {}), journal)
+        _create_interfaces(session, plan, ref, frozenset())
+        return Prepared(vm_uuid=str(session.call("VM.get_uuid", ref)))
+    if image is not None:
+        begun = disks.adopt(
+            session, tags.image_name(plan.image.id), image.storage, plan.root_claim, not_these=[image.uuid]
+        )
+        disk = disks.read(session, begun) if begun else _clone_of_image(session, plan, image, headers or {})
+        if disk is None:
+            raise Temporary("a disk of the build has gone meanwhile; looking again")
+        _attach_new_root(session, plan, vm.ref, disk, journal)
+    else:
+        _finish_root(session, plan, vm)
+    add_interfaces(session, plan, vm)
+    return Prepared(vm_uuid=vm.uuid)
+
+
+def _of_plan(session: Session, plan: BuildPlan) -> list[Vm | None]:
+    return [vm for vm in vms.current(session, plan.server, plan.attempt) if vm.serial == plan.serial]
+
+
+def _clone_of_image(
+    session: Session, plan: BuildPlan, image: images.CachedImage, headers: Mapping[str, str]
+) -> disks.Disk:
+    try:
+        ref = disks.clone(session, image.ref, plan.root_claim)
+    except XenFailure as failure:
+        if failure.code != "HANDLE_INVALID":
+            raise
+        images.forget(session, plan)  # what we remembered of the cache has been cleared away
+        image = images.cached(session, plan, headers)
+        ref = disks.clone(session, image.ref, plan.root_claim)
+    return disks.Disk(ref=ref, record={"virtual_size": image.size})
+
+
+def _attach_new_root(session: Session, plan: BuildPlan, vm: str, disk: disks.Disk, journal: Journal) -> None:
+    disks.grow(session, disk.ref, disk.size, plan.root_bytes)
+    journal.check()
+    disks.attach_root(session, vm, disk.ref)
+    disks.rename(session, disk.ref, plan.server)
+
+
+def _finish_root(session: Session, plan: BuildPlan, vm: Vm) -> None:
+    """The root disk is attached, hence claimed and grown; only its name may be missing."""
+    disk = disks.root(session, vm)
+    if disk is None:
+        raise Temporary("the build's disk is being changed by someone else; looking again")
+    if disk.record["name_label"] != disks.label(plan.server):
+        disks.rename(session, disk.ref, plan.server)
+
+
+def add_interfaces(session: Session, plan: BuildPlan, vm: Vm) -> None:
+    """Give a VM the plan's interfaces, if it has not got them."""
+    have = [vms.record_of(session, "VIF", ref) for ref in vm.record["VIFs"]]
+    _create_interfaces(session, plan, vm.ref, frozenset(int(vif["device"]) for vif in have if vif is not None))
+
+
+def _create_interfaces(session: Session, plan: BuildPlan, vm: str, have: frozenset[int]) -> None:
+    for vif in plan.vifs:
+        if vif.device in have:
+            continue
+        session.call(
+            "VIF.create",
+            {
+                "VM": vm,
+                "network": session.handle("network", vif.network),
+                "device": str(vif.device),
+                "MAC": vif.mac,
+                "MTU": "1500",
+                "other_config": {},
+                "qos_algorithm_type": "",
+                "qos_algorithm_params": {},
+            },
+        )
+
+
+@telling("start the server")
+def start_build(session: Session, server: bytes, attempt: int, host: str) -> RunningFacts:
+    """Start a prepared build on its host (a uuid); one that runs already is left as it is. Waits until it runs.
+    Raises Temporary, Permanent, Refusal(no_room)."""
+    vm = vms.the_one(session, server, attempt)
+    return running_facts(started_on(session, vm, host))
+
+
+def started_on(session: Session, vm: Vm, host: str) -> Vm:
+    """The VM, running: started on this host (a uuid, or "" for any that can) if it was halted."""
+    if vm.halted:
+        try:
+            if host:
+                at = session.handle("host", host)
+                run_task(session, "Async.VM.start_on", vm.ref, at, False, False, limit=START_SECONDS)
+            else:
+                run_task(session, "Async.VM.start", vm.ref, False, False, limit=START_SECONDS)
+        except XenFailure as failure:
+            if failure.code != "VM_BAD_POWER_STATE":  # another try has started it meanwhile
+                raise
+        vm = vms.read(session, vm.ref) or vm
+    if vm.power_state is not PowerState.RUNNING:
+        raise Temporary(f"the server is {vm.power_state.value.lower()} and not running yet", retry_after=2.0)
+    return vm
+
+
+def running_facts(vm: Vm) -> RunningFacts:
+    """What is so of a VM that runs."""
+    return RunningFacts(vm_uuid=vm.uuid, power_state=vm.power_state, domid=int(vm.record["domid"]))

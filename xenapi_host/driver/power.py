@@ -1,0 +1,113 @@
+"""Start, stop, reboot. Each may be asked again at any time: what is so already is left alone."""
+
+from cells.errors import Temporary
+from cells.model import PowerState
+from cells.ports import Journal
+from xenapi_host.driver import vms
+from xenapi_host.driver.build import RunningFacts, running_facts, started_on
+from xenapi_host.driver.errors import telling
+from xenapi_host.driver.vms import Vm
+from xenapi_host.session import Session, TaskTimedOut, XenFailure, run_task
+
+CLEAN_SECONDS = 60.0
+HARD_SECONDS = 120.0
+_RESUME_SECONDS = 300.0
+
+# The guest cannot, or does not, shut itself down.
+_NOT_CLEANLY = {
+    "OPERATION_NOT_ALLOWED",
+    "VM_BAD_POWER_STATE",
+    "VM_LACKS_FEATURE",
+    "VM_LACKS_FEATURE_SHUTDOWN",
+    "VM_MISSING_PV_DRIVERS",
+    "VM_SHUTDOWN_TIMEOUT",
+    "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT",
+    "INTERNAL_ERROR",
+}
+
+
+@telling("start the server")
+def start(session: Session, server: bytes, *, host: str = "") -> RunningFacts:
+    """Power on, on this host (a uuid) or on any that can; a paused or suspended server goes on from where it was."""
+    vm = vms.the_one(session, server)
+    match vm.power_state:
+        case PowerState.PAUSED:
+            session.call("VM.unpause", vm.ref)
+        case PowerState.SUSPENDED:
+            run_task(session, "Async.VM.resume", vm.ref, False, False, limit=_RESUME_SECONDS)
+        case _:
+            return running_facts(started_on(session, vm, host))
+    return running_facts(started_on(session, vms.read(session, vm.ref) or vm, host))
+
+
+@telling("stop the server")
+def stop(session: Session, server: bytes, *, clean_seconds: float = CLEAN_SECONDS) -> None:
+    """Power off: the guest is asked and given `clean_seconds` (0: not asked), then the power is cut."""
+    power_off(session, vms.the_one(session, server), clean_seconds=clean_seconds)
+
+
+@telling("reboot the server")
+def reboot(
+    session: Session, server: bytes, journal: Journal, *, hard: bool = False, clean_seconds: float = CLEAN_SECONDS
+) -> RunningFacts:
+    """Reboot once, however often this is called with one journal: a reboot gives a new domain id. A soft reboot that
+    the guest does not do in `clean_seconds` becomes a hard one; a server that is off is started."""
+    vm = vms.the_one(session, server)
+    before = journal.get("domid")
+    if before is None:
+        before = int(vm.record["domid"])
+        journal.put("domid", before)
+    if vm.halted:
+        return running_facts(started_on(session, vm, ""))
+    if int(vm.record["domid"]) != before:
+        return running_facts(started_on(session, vm, ""))
+    if not hard and vm.power_state is PowerState.RUNNING and _rebooted_cleanly(session, vm, clean_seconds):
+        return running_facts(started_on(session, _again(session, vm), ""))
+    if vm.power_state is PowerState.SUSPENDED:
+        power_off(session, vm, clean_seconds=0)
+        return running_facts(started_on(session, _again(session, vm), ""))
+    try:
+        run_task(session, "Async.VM.hard_reboot", vm.ref, limit=HARD_SECONDS)
+    except XenFailure as failure:
+        if failure.code != "VM_BAD_POWER_STATE":
+            raise
+    return running_facts(started_on(session, _again(session, vm), ""))
+
+
+def _again(session: Session, vm: Vm) -> Vm:
+    found = vms.read(session, vm.ref)
+    if found is None:
+        raise Temporary("the server's virtual machine has changed meanwhile; looking again")
+    return found
+
+
+def _rebooted_cleanly(session: Session, vm: Vm, seconds: float) -> bool:
+    try:
+        run_task(session, "Async.VM.clean_reboot", vm.ref, limit=seconds)
+    except TaskTimedOut:
+        return False
+    except XenFailure as failure:
+        if failure.code not in _NOT_CLEANLY:
+            raise
+        return False
+    return True
+
+
+def power_off(session: Session, vm: Vm, *, clean_seconds: float) -> None:
+    """Bring a VM to Halted, cleanly if the guest does it in time, else by force."""
+    if vm.halted:
+        return
+    if clean_seconds > 0 and vm.power_state is PowerState.RUNNING:
+        try:
+            run_task(session, "Async.VM.clean_shutdown", vm.ref, limit=clean_seconds)
+            return
+        except TaskTimedOut:
+            pass
+        except XenFailure as failure:
+            if failure.code not in _NOT_CLEANLY:
+                raise
+    try:
+        run_task(session, "Async.VM.hard_shutdown", vm.ref, limit=HARD_SECONDS)
+    except XenFailure as failure:
+        if failure.code != "VM_BAD_POWER_STATE":  # it has come to a halt meanwhile
+            raise

@@ -1,0 +1,53 @@
+"""Stand-ins for the image plugin on light hosts, where disks have sizes but no bytes.
+
+`give_images(pool)` lets builds and snapshots work on a LightPool with the calls and answers that a real pool has.
+"""
+
+import json
+from typing import Any
+
+from xenapi_host.driver.images import PLUGIN
+from xenapi_host.facts import GIB
+from xenapi_host.simulator.database import Row
+from xenapi_host.simulator.engine import Call
+from xenapi_host.simulator.failure import Failure
+from xenapi_host.simulator.light import LightPool
+from xenapi_host.simulator.storage import NoRoom
+
+
+def give_images(pool: LightPool, *, virtual_size: int = GIB) -> None:
+    """Let every image exist, with one disk of `virtual_size` bytes, and every upload be taken."""
+
+    def download(call: Call, host: Row, args: dict[str, str]) -> str:
+        params = json.loads(args["params"])
+        storage, uuid = _storage(params), params["uuids"][0]
+        try:
+            call.engine.storage.disk(storage, uuid)
+        except KeyError:
+            try:
+                call.engine.storage.create(storage, uuid, virtual_size)
+            except NoRoom:
+                raise _failed("download", "no space left in the SR for the image") from None
+        return json.dumps([{"uuid": uuid, "virtual_size": virtual_size, "parent": None}])
+
+    def upload(call: Call, host: Row, args: dict[str, str]) -> str:
+        params = json.loads(args["params"])
+        storage, size = _storage(params), 0
+        for uuid in params["chain"]:
+            try:
+                size += call.engine.storage.disk(storage, uuid).physical_size
+            except KeyError:
+                raise _failed("upload", f"{uuid}.vhd is not in the SR; read the chain again") from None
+        return json.dumps({"size": size, "checksum": "0" * 32})
+
+    pool.twin(PLUGIN, "download", download)
+    pool.twin(PLUGIN, "upload", upload)
+
+
+def _storage(params: dict[str, Any]) -> str:
+    """The SR's uuid, the last part of its folder's path."""
+    return str(params["sr_path"]).rpartition("/")[2]
+
+
+def _failed(function: str, text: str) -> Failure:
+    return Failure("XENAPI_PLUGIN_FAILURE", function, "PermanentError", text)
