@@ -21,12 +21,14 @@ def open_broker(
     options: AmqpOptions | None = None,
 ) -> Broker:
     """The broker at this URL. `bell` is rung, from any thread, when a delivery or an outcome has come. `exchanges` is
-    where memory:// names are looked up, `options` are for RabbitMQ. BadInput for a URL of no known kind."""
+    where memory:// names are looked up; of `options` it heeds those it has. BadInput for a URL of no known kind."""
     scheme = urlsplit(url).scheme
     if scheme == "memory":
         if exchanges is None:
             raise BadInput("a memory:// broker lives in one process: give open_broker the house's MemoryExchanges")
-        return MemoryBroker(exchanges.exchange(exchange_name(url)), cell, bell)
+        limits = options or AmqpOptions()
+        exchange = exchanges.exchange(exchange_name(url), limits.max_length)
+        return MemoryBroker(exchange, cell, bell, prefetch=limits.prefetch, window=limits.window + limits.backlog)
     if scheme in ("amqp", "amqps"):
         # Here, so that the embedded shape does not load kombu (15 MiB and 0.2 s).
         from cells.broker.amqp import AmqpBroker

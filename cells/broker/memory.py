@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from cells.broker.limits import INBOX, QUEUE_FULL, refuse_oversized
+from cells.broker.limits import INBOX, QUEUE_FULL, redacted, refuse_oversized
 from cells.errors import BadInput
 from cells.names import CellName
 from cells.ports import Delivery, Outcome
@@ -24,7 +24,7 @@ def exchange_name(url: str) -> str:
     """The name in memory://name; BadInput for any other URL."""
     parts = urlsplit(url)
     if parts.scheme != SCHEME or not parts.netloc:
-        raise BadInput(f"{url!r} is not the URL of a memory exchange: write memory://NAME")
+        raise BadInput(f"{redacted(url)!r} is not the URL of a memory exchange: write memory://NAME")
     return parts.netloc
 
 

@@ -27,7 +27,7 @@ from cells.broker.amqp.frames import (
     PublishForm,
 )
 from cells.broker.amqp.wake import Wake
-from cells.broker.limits import INBOX
+from cells.broker.limits import INBOX, redacted
 from cells.broker.options import AmqpOptions
 from cells.errors import BadInput, Temporary
 
@@ -48,12 +48,6 @@ def check_url(url: str) -> None:
         raise BadInput(
             f"{redacted(url)!r} is not the URL of a RabbitMQ: write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://"
         )
-
-
-def redacted(url: str) -> str:
-    """The URL without its password, for logs and errors."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 class AmqpConnection:

@@ -105,10 +105,8 @@ class AmqpLink:
                 self._asleep = not self._waiting
                 pause = 0.0 if self._waiting and not full else self._until_next_deadline()
             if connection.wait(min(pause, connection.tick())):
-                before = len(self._outcomes)
-                for received in connection.receive():
-                    self._take(connection, received, frames_of_return)
-                if len(self._outcomes) != before:
+                # Not by the length of the outcomes: the node takes them away meanwhile.
+                if any([self._take(connection, received, frames_of_return) for received in connection.receive()]):
                     proven()
                     self._bell()
 
@@ -130,15 +128,14 @@ class AmqpLink:
             connection.send(b"".join(parts))
         return number
 
-    def _take(self, connection: AmqpConnection, received: Frame, returned: "_Return") -> None:
+    def _take(self, connection: AmqpConnection, received: Frame, returned: "_Return") -> bool:
+        """What the broker says; whether that gave outcomes."""
         kind, _, payload = received
         method = payload[:4]
         if returned.open and kind in (HEADER, BODY):
             self._returned.update(returned.take(kind, payload))
-        elif method == BASIC_ACK:
-            self._settle(*confirmed(payload), ok=True)
-        elif method == BASIC_NACK:
-            self._settle(*confirmed(payload), ok=False)
+        elif method in (BASIC_ACK, BASIC_NACK):
+            return self._settle(*confirmed(payload), ok=method == BASIC_ACK)
         elif method == BASIC_RETURN:
             returned.open = True
         elif method == CONNECTION_BLOCKED:
@@ -149,8 +146,9 @@ class AmqpLink:
             self._accept(True)
         else:
             connection.pass_on(received)
+        return False
 
-    def _settle(self, number: int, multiple: bool, *, ok: bool) -> None:
+    def _settle(self, number: int, multiple: bool, *, ok: bool) -> bool:
         numbers = [number]
         if multiple:
             numbers = []
@@ -167,6 +165,7 @@ class AmqpLink:
                 self._outcomes.append(Outcome(ref=known[0], ok=False, reason=_UNROUTABLE))
             else:
                 self._outcomes.append(Outcome(ref=known[0], ok=ok, reason="" if ok else QUEUE_FULL))
+        return bool(numbers)
 
     def _expire(self) -> None:
         """Fail what is past its deadline. A blocked connection is kept: the broker will tell when it is unblocked, and
