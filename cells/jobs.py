@@ -170,21 +170,21 @@ class Jobs:
                 body=row.body,
                 request=row.request,
             )
-            end = JobEnded(job=row.id, kind=row.kind, result=pack(self._role.work(job, journal)))
+            end = JobEnded(job=row.id, kind=row.kind, lane=row.lane, result=pack(self._role.work(job, journal)))
         except LeaseLost as error:
             log.warning("job %s of server %s stops: %s", row.kind, row.server.hex(), error)
         except Temporary as error:
             tries = self._tries[row.id] = self._tries.get(row.id, 0) + 1
             if tries >= TRIES:
-                end = JobEnded(job=row.id, kind=row.kind, error=str(error), permanent=False)
+                end = JobEnded(job=row.id, kind=row.kind, lane=row.lane, error=str(error), permanent=False)
             else:
                 again = error.retry_after * 2 ** (tries - 1)
                 log.info("job %s of server %s waits %.1f s: %s", row.kind, row.server.hex(), again, error)
         except CelltreeError as error:
-            end = JobEnded(job=row.id, kind=row.kind, error=str(error))
+            end = JobEnded(job=row.id, kind=row.kind, lane=row.lane, error=str(error))
         except Exception:
             log.exception("job %s of server %s failed in an unforeseen way", row.kind, row.server.hex())
-            end = JobEnded(job=row.id, kind=row.kind, error="an internal error; see the cell's log")
+            end = JobEnded(job=row.id, kind=row.kind, lane=row.lane, error="an internal error; see the cell's log")
         self._leave(row, epoch, end, again)
 
     def _leave(self, row: JobRow, epoch: int, end: JobEnded | None, again: float | None) -> None:

@@ -139,9 +139,11 @@ class RebootServer:
 @record("server.snapshot", direction=Direction.DOWN, acknowledged=True, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotServer:
-    """Upload the root disk's chain as the bytes of an image that already exists in the queued state."""
+    """Upload the root disk's chain as the bytes of an image that already exists in the queued state. `sealed` as in
+    model.BuildSpec."""
 
     image: ImageRef
+    sealed: bytes = b""
 
 
 @record("server.resize", direction=Direction.DOWN, acknowledged=True, of_server=True)
@@ -356,6 +358,7 @@ class JobEnded:
 
     job: bytes
     kind: str
+    lane: str = ""
     result: bytes = b""
     error: str = ""
     permanent: bool = True

@@ -39,9 +39,16 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What only the leaf may read. `image_token`: sent as X-Auth-Token with the image's bytes."""
+
+    image_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSpec:
     """All a leaf needs to make one server. `hints` are scheduler hints, already checked by the API cell; `sealed` is
-    a secret box only the leaf can open (cells.identity), empty when there is no secret."""
+    a secret box only the leaf can open (cells.identity): a packed Secrets value, empty when there is none."""
 
     name: str
     project: str

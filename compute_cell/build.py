@@ -77,7 +77,11 @@ def accept(here: Here, view: View, received: Received, body: BuildServer, now: I
         number=record.number,
         job=job_id,
     )
-    job = here.job("build.prepare", instance, PrepareTask(attempt=body.attempt))
+    job = here.job(
+        "build.prepare",
+        instance,
+        PrepareTask(pool=instance.pool, attempt=body.attempt, spec=body.spec, on=hosts.facts(claim.host)),
+    )
     accepted = Accepted(
         attempt=body.attempt, host=claim.host.name, epoch=epoch.value, sequence=sequence.value, trail=trail
     )
@@ -143,7 +147,7 @@ def _is_open(instance: InstanceRow, owner: CellName, attempt: int) -> bool:
 
 
 def _start(here: Here, instance: InstanceRow, now: Instant) -> Decision:
-    job = here.job("build.start", instance, StartTask(attempt=instance.attempt, host=instance.host))
+    job = here.job("build.start", instance, StartTask(pool=instance.pool, attempt=instance.attempt, host=instance.host))
     starting = replace(instance, job=job.id)
     return Decision(do=(job,), notes=("granted, starting",)) + here.changed(starting, now, task_state="spawning")
 
@@ -213,7 +217,7 @@ def undo(here: Here, instance: InstanceRow, now: Instant) -> Decision:
 
 
 def _destroy(here: Here, instance: InstanceRow, now: Instant) -> Decision:
-    job = here.job("build.destroy", instance, DestroyTask())
+    job = here.job("build.destroy", instance, DestroyTask(pool=instance.pool))
     return Decision(do=(job,)) + here.changed(replace(instance, job=job.id), now, task_state="deleting")
 
 
@@ -261,7 +265,7 @@ def _failed(here: Here, instance: InstanceRow, error: str, now: Instant) -> Deci
         answer = Refused(attempt=instance.attempt, code=RefusalCode.UNSUPPORTED, reason=error)
         told = Decision(send=(here.record(instance.owner, answer, instance),), notes=(f"preparing failed: {error}",))
         return told + _destroy(here, replace(instance, phase=Phase.UNDOING), now)
-    job = here.job("build.destroy", instance, DestroyTask())
+    job = here.job("build.destroy", instance, DestroyTask(pool=instance.pool))
     broken = replace(instance, job=job.id)
     return Decision(do=(job,), notes=(f"build failed: {error}",)) + here.changed(
         broken,
@@ -312,7 +316,7 @@ def destroy_due(here: Here, view: View, received: Received, now: Instant) -> Dec
     instance = view.get(InstanceRow, received.record.server)
     if instance is None or instance.job != NO_JOB or not instance.host:
         return NOTHING
-    job = here.job("build.destroy", instance, DestroyTask())
+    job = here.job("build.destroy", instance, DestroyTask(pool=instance.pool))
     return Decision(save=(replace(instance, job=job.id),), do=(job,))
 
 

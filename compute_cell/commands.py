@@ -31,7 +31,9 @@ from compute_cell.answers import NO_JOB, Here
 from compute_cell.build import undone_while_busy
 from compute_cell.command import Begun, Command, Done
 from compute_cell.rows import InstanceRow, Phase, QueuedCommand
-from compute_cell.tasks import PowerTask, SnapshotTask
+from compute_cell.tasks import PowerTask, RevertTask, SnapshotTask
+
+UNDO_RESIZE = "server.undo_resize"
 
 
 def take(here: Here, view: View, received: Received, now: Instant) -> Decision:
@@ -78,6 +80,12 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         return undone_while_busy(here, idle, now)
     record = unpack_record(instance.command.data)
     command = COMMANDS[type(record.body)]
+    if end.kind == UNDO_RESIZE and not end.error:
+        end = replace(end, error="the host could not finish the resize in time; the server is as it was")
+    elif end.error and not end.permanent and isinstance(record.body, ResizeServer):
+        # The driver left off half way: the new copy goes before the command is over.
+        job = here.job(UNDO_RESIZE, idle, RevertTask(pool=idle.pool), record.request)
+        return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"resize given up: {end.error}",))
     if end.error:
         after, rows = command.failed(view, idle)
         return Decision(save=rows) + _over(here, view, after, end.error, now)
@@ -108,7 +116,12 @@ def _over(here: Here, view: View, instance: InstanceRow, error: str, now: Instan
 def _power(action: str, task_state: str) -> Callable[[Here, View, InstanceRow, Any, str], Begun]:
     def begin(here: Here, view: View, instance: InstanceRow, body: Any, request: str) -> Begun:
         hard = isinstance(body, RebootServer) and body.hard
-        job = here.job("server.power", instance, PowerTask(action="hard_reboot" if hard else action), request)
+        job = here.job(
+            "server.power",
+            instance,
+            PowerTask(pool=instance.pool, action="hard_reboot" if hard else action, host=instance.host),
+            request,
+        )
         return Begun(job=job, task_state=f"{task_state}_hard" if hard else task_state, instance=instance)
 
     return begin
@@ -122,7 +135,9 @@ def _state(vm_state: VmState, power: PowerState) -> Callable[[View, InstanceRow,
 
 
 def _snapshot(here: Here, view: View, instance: InstanceRow, body: SnapshotServer, request: str) -> Begun:
-    job = here.job("server.snapshot", instance, SnapshotTask(image=body.image), request)
+    job = here.job(
+        "server.snapshot", instance, SnapshotTask(pool=instance.pool, image=body.image, sealed=body.sealed), request
+    )
     return Begun(job=job, task_state="image_uploading", instance=instance)
 
 

@@ -10,6 +10,7 @@ from cells.errors import Refusal
 from cells.messages import RefusalCode
 from cells.model import BuildSpec, Capacity, Flavor, FreeShape, HostClass, StorageGroup
 from compute_cell.rows import GroupRow, HostRow, HostState
+from xenapi_host.facts import HostFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,18 @@ def _change(host: HostRow, group: GroupRow | None, flavor: Flavor, sign: int) ->
     if group is None:
         return Claim(host=replace(changed, free_disk_gib=changed.free_disk_gib + sign * disk))
     return Claim(host=changed, group=replace(group, free_disk_gib=group.free_disk_gib + sign * disk))
+
+
+def facts(host: HostRow) -> HostFacts:
+    """The host as a build plan wants it."""
+    return HostFacts(
+        uuid=host.uuid,
+        name=host.name,
+        version=host.hypervisor_version,
+        traits=host.traits,
+        storage=host.sr,
+        network=host.network,
+    )
 
 
 def capacity(hosts: Iterable[HostRow], groups: Iterable[GroupRow], servers: int) -> Capacity:

@@ -42,14 +42,14 @@ def unreachable(view: View, pool: str, error: str) -> tuple[HostRow | PoolRow, .
 
 
 def _row(pool: str, said: MeasuredHost, before: HostRow | None) -> HostRow:
-    ready = said.live and said.enabled
     if before is None:
         return HostRow(
             uuid=said.uuid,
             pool=pool,
             name=said.name,
-            state=HostState.ENABLED if ready else HostState.DOWN,
+            state=HostState.ENABLED if said.ready else HostState.DOWN,
             ram_mib=said.ram_mib,
+            physical_mib=said.physical_mib,
             vcpus=said.vcpus,
             disk_gib=said.disk_gib,
             free_ram_mib=said.ram_mib,
@@ -57,28 +57,33 @@ def _row(pool: str, said: MeasuredHost, before: HostRow | None) -> HostRow:
             free_disk_gib=said.disk_gib,
             sr=said.sr,
             network=said.network,
-            group=said.shared_sr,
+            group=said.group,
             hypervisor_version=said.version,
+            traits=said.traits,
         )
     state = before.state
     if state in (HostState.ENABLED, HostState.DOWN):
-        state = HostState.ENABLED if ready else HostState.DOWN
+        state = HostState.ENABLED if said.ready else HostState.DOWN
+    # Free memory on the host has our own servers taken off already: what counts is whether the host itself grew.
+    more_ram = said.physical_mib - before.physical_mib
     return replace(
         before,
         name=said.name,
         state=state,
-        ram_mib=said.ram_mib,
+        ram_mib=before.ram_mib + more_ram,
+        physical_mib=said.physical_mib,
         vcpus=said.vcpus,
         disk_gib=said.disk_gib,
-        free_ram_mib=before.free_ram_mib + said.ram_mib - before.ram_mib,
+        free_ram_mib=before.free_ram_mib + more_ram,
         free_vcpus=before.free_vcpus + said.vcpus - before.vcpus,
         free_disk_gib=before.free_disk_gib + said.disk_gib - before.disk_gib,
         sr=said.sr,
         network=said.network,
-        group=said.shared_sr,
+        group=said.group,
         hypervisor_version=said.version,
+        traits=said.traits,
     )
 
 
 def _shared(hosts: Iterable[MeasuredHost]) -> list[tuple[str, int, str]]:
-    return sorted({(host.shared_sr, host.disk_gib, host.sr) for host in hosts if host.shared_sr})
+    return sorted({(host.group, host.disk_gib, host.sr) for host in hosts if host.group})

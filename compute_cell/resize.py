@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cells.errors import Refusal
 from cells.messages import ConfirmResize, RefusalCode, ResizeServer, RevertResize
-from cells.model import InstanceState, PowerState, VmState
+from cells.model import PowerState, VmState
 from cells.names import Instant
 from cells.ports import View
 from compute_cell import hosts
@@ -25,8 +25,14 @@ def begin(here: Here, view: View, instance: InstanceRow, body: ResizeServer, req
     claim = hosts.choose(
         instance.spec, body.flavor, _same_pool(view, instance.pool), view.all(GroupRow), avoid=(instance.host,)
     )
-    was_running = instance.state.power_state is PowerState.RUNNING
-    task = ResizeTask(flavor=body.flavor, host=claim.host.uuid, was_running=was_running)
+    assert instance.command is not None
+    task = ResizeTask(
+        pool=instance.pool,
+        attempt=instance.attempt,
+        number=instance.command.number,
+        spec=replace(instance.spec, flavor=body.flavor),
+        on=hosts.facts(claim.host),
+    )
     moved = replace(
         instance,
         before=instance.state,
@@ -58,7 +64,9 @@ def failed(view: View, instance: InstanceRow) -> Done:
 def begin_confirm(here: Here, view: View, instance: InstanceRow, body: ConfirmResize, request: str) -> Begun:
     _resized(instance)
     return Begun(
-        job=here.job("server.confirm_resize", instance, ConfirmTask(), request), task_state="", instance=instance
+        job=here.job("server.confirm_resize", instance, ConfirmTask(pool=instance.pool), request),
+        task_state="",
+        instance=instance,
     )
 
 
@@ -72,8 +80,8 @@ def confirmed(view: View, instance: InstanceRow, now: Instant) -> Done:
 
 
 def begin_revert(here: Here, view: View, instance: InstanceRow, body: RevertResize, request: str) -> Begun:
-    before = _resized(instance)
-    task = RevertTask(was_running=before.power_state is PowerState.RUNNING)
+    _resized(instance)
+    task = RevertTask(pool=instance.pool)
     job = here.job("server.revert_resize", instance, task, request)
     return Begun(job=job, task_state="resize_reverting", instance=instance)
 
@@ -88,7 +96,6 @@ def _back(view: View, instance: InstanceRow) -> Done:
     return replace(instance, host=instance.old_host, old_host="", before=None, state=instance.before), rows
 
 
-def _resized(instance: InstanceRow) -> InstanceState:
+def _resized(instance: InstanceRow) -> None:
     if instance.state.vm_state is not VmState.RESIZED or instance.before is None:
         raise Refusal(RefusalCode.UNSUPPORTED, "no resize waits to be confirmed or reverted")
-    return instance.before

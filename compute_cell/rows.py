@@ -30,6 +30,8 @@ class PoolRow:
     url: str
     user: str
     secret: bytes
+    fingerprint: str = ""
+    asked: Instant = 0
     heard: Instant = 0
     error: Text = ""
 
@@ -37,8 +39,8 @@ class PoolRow:
 @row("hosts", key=("uuid",), indexes=(("pool",),))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRow:
-    """A host and what is free on it after reserve and claims; the claim of a build is in the same transaction as the
-    instance. `sr`: the storage repository its servers' disks are on; `group`: the name of the storage group where that
+    """A host, what it has for guests after reserve and overcommit, and what of that is free after claims; the
+    claim of a build is in the same transaction as the instance. `sr`: the storage repository its servers' disks are on; `group`: the name of the storage group where that
     is shared, else empty and `free_disk_gib` is the host's own."""
 
     uuid: str
@@ -46,6 +48,7 @@ class HostRow:
     name: str
     state: HostState
     ram_mib: int
+    physical_mib: int
     vcpus: int
     disk_gib: int
     free_ram_mib: int

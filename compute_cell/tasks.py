@@ -2,20 +2,25 @@
 
 from dataclasses import dataclass
 
-from cells.model import Flavor, ImageRef
+from cells.model import BuildSpec, ImageRef
+from xenapi_host.facts import HostFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareTask:
     """Image, disks and VM record of a build attempt, on the host claimed for it; not started."""
 
+    pool: str
     attempt: int
+    spec: BuildSpec
+    on: HostFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTask:
-    """Start the prepared VM of a granted attempt."""
+    """Start the prepared VM of a granted attempt on this host (a uuid)."""
 
+    pool: str
     attempt: int
     host: str
 
@@ -24,40 +29,51 @@ class StartTask:
 class DestroyTask:
     """Remove every object of a server from its pool."""
 
+    pool: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerTask:
-    """start, stop, reboot or hard_reboot."""
+    """start, stop, reboot or hard_reboot; `host` (a uuid) is where it is to start."""
 
+    pool: str
     action: str
+    host: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotTask:
     """Upload the root disk's chain as this image."""
 
+    pool: str
     image: ImageRef
+    sealed: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeTask:
-    """Make the server anew with this flavor on this host (XenServer uuid), keeping the old one until confirmed."""
+    """Make the server anew, as `spec` with its new flavor says, on this host, keeping the old one until confirmed.
+    `number`: the command's, which names the new copy."""
 
-    flavor: Flavor
-    host: str
-    was_running: bool
+    pool: str
+    attempt: int
+    number: int
+    spec: BuildSpec
+    on: HostFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmTask:
     """Remove the old copy."""
 
+    pool: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevertTask:
-    """Remove the new copy, bring the old one back."""
+    """Remove the new copy, bring the old one back, running if it ran."""
 
-    was_running: bool
+    pool: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +85,20 @@ class MeasureTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredHost:
-    """A host as its pool describes it. Sizes: all there is for guests, before reserve."""
+    """A host as placing counts it: after reserve and overcommit."""
 
     uuid: str
     name: str
-    live: bool
-    enabled: bool
+    ready: bool
     ram_mib: int
+    physical_mib: int
     vcpus: int
     disk_gib: int
     sr: str
-    shared_sr: str
+    group: str
     network: str
     version: str
+    traits: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,212 @@
+"""The role of a compute cell: what it decides on each kind of record, and its slow work.
+
+A cell without hosts is the same role with empty tables: it relays (the node does that) and passes cell records on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cells import codec
+from cells.decision import NOTHING, Decision, Job
+from cells.errors import Permanent
+from cells.identity import Identity
+from cells.messages import (
+    Ack,
+    BuildServer,
+    Compare,
+    ConfirmResize,
+    DeleteServer,
+    DestroyDue,
+    Discard,
+    Expired,
+    Forget,
+    Grant,
+    GrantDue,
+    HelloDown,
+    HelloUp,
+    JobEnded,
+    RebootServer,
+    ResizeServer,
+    RevertResize,
+    SignedCellRecord,
+    SnapshotServer,
+    StartServer,
+    StopServer,
+    Tick,
+)
+from cells.model import CellRecord, CellState, Generation
+from cells.names import SECOND, CellName, Instant
+from cells.ports import Journal, NewId, Store, View, Where
+from cells.record import NO_SERVER, Received
+from cells.rows import MACHINERY, CounterRow, SettingRow
+from compute_cell import build, commands, hosts, inventory, reports
+from compute_cell.answers import Here
+from compute_cell.pools import Pools
+from compute_cell.rows import ROWS, GroupRow, HostRow, InstanceRow, Phase, PoolRow
+from compute_cell.tasks import Measured, MeasureTask
+from compute_cell.work import Counting, Work
+from routing.neighbourhood import Neighbourhood
+from xenapi_host.session import Session
+
+_POOL_LANE = "pool "
+Act = Callable[[View, Received, Any, Instant], Decision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeSettings:
+    """How a compute cell decides. All times in seconds. `mute_after`: a neighbour not heard for so long counts as dead.
+    `measure_every`: how often each pool is asked for its hosts. `digest_every`: how often owners are sent a digest.
+    `clean_seconds`: how long a guest is given to shut itself down."""
+
+    mute_after: float = 60.0
+    measure_every: float = 60.0
+    digest_every: float = 60.0
+    clean_seconds: float = 60.0
+    counting: Counting = field(default_factory=Counting)
+
+
+_ENDS: dict[str, Callable[[Here, View, InstanceRow, JobEnded, Instant], Decision]] = {
+    "build.prepare": build.prepared,
+    "build.start": build.started,
+    "build.destroy": build.destroyed,
+}
+
+
+class ComputeRole:
+    """Decides for a compute cell. Its memory can be made again from rows at any time."""
+
+    name = "compute"
+    rows: tuple[type, ...] = (*MACHINERY, *ROWS)
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        store: Store,
+        new_id: NewId,
+        settings: ComputeSettings,
+        faces: Mapping[str, Callable[[], Session]] | None = None,
+    ) -> None:
+        self.neighbourhood = Neighbourhood(
+            identity.name,
+            api=False,
+            mute_after=int(settings.mute_after * SECOND),
+            verify=identity.trust.cell_record,
+        )
+        self.pools = Pools(store=store, identity=identity, faces=faces)
+        self._identity = identity
+        self._settings = settings
+        self._here = Here(name=identity.name, new_id=new_id)
+        self._work = Work(
+            pools=self.pools, identity=identity, counting=settings.counting, clean_seconds=settings.clean_seconds
+        )
+        self._next_digest: Instant = 0
+        here = self._here
+
+        def take(view: View, received: Received, body: Any, now: Instant) -> Decision:
+            return commands.take(here, view, received, now)
+
+        self._acts: dict[type, Act] = {
+            BuildServer: lambda view, received, body, now: build.accept(here, view, received, body, now),
+            Grant: lambda view, received, body, now: build.grant(here, view, received, body, now),
+            Discard: lambda view, received, body, now: build.discard(here, view, received, body, now),
+            GrantDue: lambda view, received, body, now: build.grant_due(here, view, received, body, now),
+            DeleteServer: lambda view, received, body, now: build.delete(here, view, received, body, now),
+            DestroyDue: lambda view, received, body, now: build.destroy_due(here, view, received, now),
+            Forget: lambda view, received, body, now: build.forget(here, view, received, body, now),
+            StartServer: take,
+            StopServer: take,
+            RebootServer: take,
+            SnapshotServer: take,
+            ResizeServer: take,
+            ConfirmResize: take,
+            RevertResize: take,
+            Ack: lambda view, received, body, now: reports.seen(view, body, received.record.origin),
+            Compare: lambda view, received, body, now: reports.compare(here, view, received, body, now),
+            HelloUp: lambda view, received, body, now: self.neighbourhood.decide(view, received, now),
+            HelloDown: lambda view, received, body, now: self.neighbourhood.decide(view, received, now),
+            Tick: lambda view, received, body, now: self._tick(view, now),
+            JobEnded: lambda view, received, body, now: self._ended(view, received, body, now),
+            Expired: lambda view, received, body, now: NOTHING,
+        }
+
+    def load(self, view: View, now: Instant) -> None:
+        self.neighbourhood.load(view, now)
+
+    def decide(self, view: View, received: Received, now: Instant) -> Decision:
+        body = received.record.body
+        act = self._acts.get(type(body))
+        if act is None:
+            raise Permanent(f"a compute cell has no use for {received.record.kind.name}")
+        return act(view, received, body, now)
+
+    def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
+        return self.neighbourhood.topology.next_hops(destination, now)
+
+    def work(self, job: Job, journal: Journal) -> Any:
+        return self._work(job, journal)
+
+    # --- inside ---
+
+    def _ended(self, view: View, received: Received, end: JobEnded, now: Instant) -> Decision:
+        if end.kind == "pool.measure":
+            return self._measured(view, end, now)
+        instance = view.get(InstanceRow, received.record.server)
+        if instance is None or instance.job != end.job:
+            return NOTHING
+        ended = _ENDS.get(end.kind, commands.ended)
+        return ended(self._here, view, instance, end, now)
+
+    def _measured(self, view: View, end: JobEnded, now: Instant) -> Decision:
+        if end.error:
+            pool = end.lane.removeprefix(_POOL_LANE)
+            return Decision(save=inventory.unreachable(view, pool, end.error), notes=(f"pool {pool}: {end.error}",))
+        said: Measured = codec.unpack(Measured, end.result)
+        return Decision(save=inventory.measured(view, said, now))
+
+    def _tick(self, view: View, now: Instant) -> Decision:
+        own, counter = self._own_record(view, now)
+        decision = Decision(save=(counter,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
+        decision += reports.again(self._here, view, now) + self._measure(view, now)
+        if now >= self._next_digest:
+            self._next_digest = now + int(self._settings.digest_every * SECOND)
+            decision += reports.digests(self._here, view)
+        return decision
+
+    def _own_record(self, view: View, now: Instant) -> tuple[SignedCellRecord, CounterRow]:
+        epoch = view.get(CounterRow, build.EPOCH) or CounterRow(name=build.EPOCH, value=1)
+        sequence = view.get(CounterRow, build.GENERATION) or CounterRow(name=build.GENERATION, value=0)
+        sequence = replace(sequence, value=sequence.value + 1)
+        rows = view.all(HostRow)
+        settings = {row.name: row.value for row in view.all(SettingRow)}
+        servers = view.count(InstanceRow, Where(column="phase", op="!=", value=Phase.GONE))
+        record = CellRecord(
+            name=self._here.name,
+            uuid=self._identity.says.uuid,
+            role=self.name,
+            generation=Generation(epoch=epoch.value, sequence=sequence.value),
+            at=now,
+            parents=self.neighbourhood.topology.parents_heard(now),
+            state=CellState(settings.get(build.STATE, CellState.ENABLED)),
+            capacity=hosts.capacity(rows, view.all(GroupRow), servers) if rows else None,
+            weight_offset=float(settings.get("weight_offset", "0")),
+            projects=tuple(name for name in settings.get("projects", "").split(",") if name),
+        )
+        return self._identity.cell_record(record), sequence
+
+    def _measure(self, view: View, now: Instant) -> Decision:
+        every = int(self._settings.measure_every * SECOND)
+        due = [pool for pool in view.all(PoolRow) if pool.asked + every <= now]
+        return Decision(
+            save=tuple(replace(pool, asked=now) for pool in due),
+            do=tuple(
+                Job(
+                    id=self._here.new_id(),
+                    kind="pool.measure",
+                    server=NO_SERVER,
+                    lane=_POOL_LANE + pool.name,
+                    body=codec.pack(MeasureTask(pool=pool.name)),
+                )
+                for pool in due
+            ),
+        )

@@ -1,0 +1,143 @@
+"""The slow work of a compute cell: each kind of job is one call of the driver. Run in job threads; resumable.
+
+What the driver raises goes up as it is: Temporary is tried again, Permanent and Refusal end the job with their text.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cells import codec
+from cells.decision import Job
+from cells.errors import Permanent
+from cells.identity import Identity
+from cells.model import Secrets
+from cells.ports import Journal
+from compute_cell.pools import Pools
+from compute_cell.tasks import (
+    ConfirmTask,
+    DestroyTask,
+    Measured,
+    MeasuredHost,
+    MeasureTask,
+    PowerTask,
+    PrepareTask,
+    ResizeTask,
+    RevertTask,
+    SnapshotTask,
+    StartTask,
+)
+from xenapi_host import driver
+from xenapi_host.facts import GIB, HostFacts, PoolFacts
+from xenapi_host.plan import plan_build
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """How a host's size becomes room for servers: `reserve` is the share of memory kept back, `cpu_ratio` vCPUs are
+    given out for each processor, `disk_ratio` GiB for each GiB of storage."""
+
+    reserve: float = 0.03
+    cpu_ratio: float = 4.0
+    disk_ratio: float = 1.0
+
+
+class Work:
+    """The jobs of one cell."""
+
+    def __init__(self, *, pools: Pools, identity: Identity, counting: Counting, clean_seconds: float) -> None:
+        self._pools = pools
+        self._identity = identity
+        self._counting = counting
+        self._clean_seconds = clean_seconds
+        self._kinds: dict[str, tuple[type, Callable[[Job, Any, Journal], Any]]] = {
+            "build.prepare": (PrepareTask, self._prepare),
+            "build.start": (StartTask, self._start),
+            "build.destroy": (DestroyTask, self._destroy),
+            "server.power": (PowerTask, self._power),
+            "server.snapshot": (SnapshotTask, self._snapshot),
+            "server.resize": (ResizeTask, self._resize),
+            "server.confirm_resize": (ConfirmTask, self._confirm),
+            "server.revert_resize": (RevertTask, self._revert),
+            "server.undo_resize": (RevertTask, self._revert),
+            "pool.measure": (MeasureTask, self._measure),
+        }
+
+    def __call__(self, job: Job, journal: Journal) -> Any:
+        if job.kind not in self._kinds:
+            raise Permanent(f"a compute cell knows no job {job.kind!r}")
+        shape, act = self._kinds[job.kind]
+        return act(job, codec.unpack(shape, job.body), journal)
+
+    def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> str:
+        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on)
+        headers = self._headers(task.spec.sealed)
+        session = self._pools.session(task.pool)
+        return driver.prepare_build(session, plan, journal, headers=headers).vm_uuid
+
+    def _start(self, job: Job, task: StartTask, journal: Journal) -> str:
+        return driver.start_build(self._pools.session(task.pool), job.server, task.attempt, task.host).vm_uuid
+
+    def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
+        driver.destroy(self._pools.session(task.pool), job.server)
+
+    def _power(self, job: Job, task: PowerTask, journal: Journal) -> None:
+        session = self._pools.session(task.pool)
+        match task.action:
+            case "start":
+                driver.start(session, job.server, host=task.host)
+            case "stop":
+                driver.stop(session, job.server, clean_seconds=self._clean_seconds)
+            case "reboot" | "hard_reboot":
+                hard = task.action == "hard_reboot"
+                driver.reboot(session, job.server, journal, hard=hard, clean_seconds=self._clean_seconds)
+            case other:
+                raise Permanent(f"no such power action: {other!r}")
+
+    def _snapshot(self, job: Job, task: SnapshotTask, journal: Journal) -> None:
+        session = self._pools.session(task.pool)
+        driver.snapshot(session, job.server, task.image, journal, headers=self._headers(task.sealed))
+
+    def _resize(self, job: Job, task: ResizeTask, journal: Journal) -> str:
+        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
+        session = self._pools.session(task.pool)
+        return driver.resize(session, plan, journal, clean_seconds=self._clean_seconds).vm_uuid
+
+    def _confirm(self, job: Job, task: ConfirmTask, journal: Journal) -> None:
+        driver.confirm_resize(self._pools.session(task.pool), job.server)
+
+    def _revert(self, job: Job, task: RevertTask, journal: Journal) -> None:
+        driver.revert_resize(self._pools.session(task.pool), job.server)
+
+    def _measure(self, job: Job, task: MeasureTask, journal: Journal) -> Measured:
+        return measured(task.pool, driver.measure(self._pools.session(task.pool)), self._counting)
+
+    def _headers(self, sealed: bytes) -> Mapping[str, str]:
+        if not sealed:
+            return {}
+        secrets = codec.unpack(Secrets, self._identity.unseal(sealed))
+        return {"X-Auth-Token": secrets.image_token} if secrets.image_token else {}
+
+
+def measured(pool: str, facts: PoolFacts, counting: Counting) -> Measured:
+    """A pool's facts as placing counts them."""
+    return Measured(pool=pool, hosts=tuple(_host(facts, host, counting) for host in facts.hosts))
+
+
+def _host(facts: PoolFacts, host: HostFacts, counting: Counting) -> MeasuredHost:
+    storage = facts.storage(host.storage)
+    disk = int((storage.size_bytes if storage else 0) * counting.disk_ratio) // GIB
+    return MeasuredHost(
+        uuid=host.uuid,
+        name=host.name,
+        ready=host.usable,
+        ram_mib=int(host.memory_free_mib * (1 - counting.reserve)),
+        physical_mib=host.memory_total_mib,
+        vcpus=int(host.cpus * counting.cpu_ratio),
+        disk_gib=disk,
+        sr=host.storage,
+        group=storage.uuid if storage is not None and storage.shared else "",
+        network=host.network,
+        version=host.version,
+        traits=host.traits,
+    )
