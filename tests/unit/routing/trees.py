@@ -172,9 +172,8 @@ class Forest:
         )
         sent = list(cell.tree.hellos(signed(own), self.now, self._new_id).send)
         for record in sent:
-            if {(name, record.destination), (record.destination, name)} & self.silent:
-                continue
-            self.deliver(record)
+            if not self.is_silent(name, record.destination):
+                self.deliver(record)
         return sent
 
     def deliver(self, record: Record) -> None:
@@ -190,12 +189,19 @@ class Forest:
             for name in sorted(self.cells):
                 self.tick(name)
 
+    def is_silent(self, one: CellName, other: CellName) -> bool:
+        return bool({(one, other), (other, one)} & self.silent)
+
     def walk(self, source: CellName, destination: CellName) -> list[CellName]:
-        """The way a packet takes when each cell gives it to its best next hop."""
+        """The way a packet takes when each cell gives it to its best next hop. A silent edge may be tried only where
+        the destination is next door, and then the next best is taken, as a publisher does that is not confirmed."""
         way = [source]
         while way[-1] != destination:
-            hops = self.cells[way[-1]].tree.next_hops(destination)
-            if not hops or len(way) > len(self.cells):
+            here = way[-1]
+            hops = self.cells[here].tree.next_hops(destination)
+            if hops and hops[0] == destination and self.is_silent(here, destination):
+                hops = hops[1:]
+            if not hops or self.is_silent(here, hops[0]) or len(way) > len(self.cells):
                 return []
             way.append(hops[0])
         return way
