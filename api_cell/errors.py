@@ -1,5 +1,6 @@
 """What the front door says no with, one class per kind of no. `code` is the HTTP status, `key` the name OpenStack
-clients know it by; api_cell.http.app turns them into answers. The text is for the tenant: it names the field and the remedy."""
+clients know it by; api_cell.http.app turns them into answers. The text is for the tenant: it names the field and
+the remedy."""
 
 from typing import ClassVar
 

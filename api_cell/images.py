@@ -1,7 +1,8 @@
 """Images: the seam to whoever holds them, and the store that is a folder, served by ourselves as a Glance v2 subset.
 
 A leaf fetches and fills images over HTTP only (Glance v2), whoever serves them. The folder holds `<id>.img` (the
-record) and `<id>.data` (the bytes). Bytes are streamed to a part file and renamed, so that an active image is always whole.
+record) and `<id>.data` (the bytes). Bytes are streamed to a part file and renamed, so that an active image is
+always whole.
 """
 
 import hashlib

@@ -1,5 +1,5 @@
-"""What a project has and may have. Pure but for the view it reads. Whoever saves a changed server row saves the project's
-usage row (`charge`) in the same unit, so that the two never part.
+"""What a project has and may have. Pure but for the view it reads. Whoever saves a changed server row saves the
+project's usage row (`charge`) in the same unit, so that the two never part.
 """
 
 from dataclasses import dataclass, replace

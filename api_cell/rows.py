@@ -53,8 +53,8 @@ class Tried:
 class ServerRow:
     """A server of this API cell. `number` is the last number given to a wish; `finished` the last one that is over.
     `status`, `vm_state`, `task_state`, `image` and `flavor` (ids) are kept as shown, for filters, by
-    api_cell.status.settle. `updated` never goes back. `resize_to` is the flavor of a resize that is neither confirmed nor reverted: its room is
-    charged to the quota too."""
+    api_cell.status.settle. `updated` never goes back. `resize_to` is the flavor of a resize that is neither confirmed
+    nor reverted: its room is charged to the quota too."""
 
     id: Id
     project: str

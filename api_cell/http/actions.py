@@ -1,0 +1,135 @@
+"""POST /servers/{id}/action, one function an action, and /os-instance-actions."""
+
+from api_cell.errors import Invalid, NotFound, NotServed
+from api_cell.http import views
+from api_cell.http.call import Answer, Call
+from api_cell.http.paging import page_size
+from api_cell.http.servers import server_id
+from api_cell.service import actions, servers, story
+
+ACCEPTED = Answer(code=202)
+
+
+def start(call: Call) -> Answer:
+    actions.start(call.api, call.caller, server_id(call), call.request_id)
+    return ACCEPTED
+
+
+def stop(call: Call) -> Answer:
+    actions.stop(call.api, call.caller, server_id(call), call.request_id)
+    return ACCEPTED
+
+
+def reboot(call: Call) -> Answer:
+    hard = call.body["reboot"]["type"].upper() == "HARD"
+    actions.reboot(call.api, call.caller, server_id(call), call.request_id, hard=hard)
+    return ACCEPTED
+
+
+def resize(call: Call) -> Answer:
+    wish = call.body["resize"]
+    if wish.get("OS-DCF:diskConfig") == "AUTO":
+        raise Invalid("resize.OS-DCF:diskConfig: AUTO is not supported; use MANUAL, or leave it out")
+    actions.resize(call.api, call.caller, server_id(call), call.request_id, wish["flavorRef"].rpartition("/")[2])
+    return ACCEPTED
+
+
+def confirm_resize(call: Call) -> Answer:
+    actions.confirm_resize(call.api, call.caller, server_id(call), call.request_id)
+    return Answer(code=204)
+
+
+def revert_resize(call: Call) -> Answer:
+    actions.revert_resize(call.api, call.caller, server_id(call), call.request_id)
+    return ACCEPTED
+
+
+def create_image(call: Call) -> Answer:
+    wish = call.body["createImage"]
+    image = actions.create_image(
+        call.api, call.caller, server_id(call), call.request_id, wish["name"], wish.get("metadata", {})
+    )
+    if call.version >= 45:
+        return Answer(code=202, body={"image_id": image})
+    return Answer(code=202, headers={"Location": f"{call.base}/image/v2/images/{image}"})
+
+
+def lock(call: Call) -> Answer:
+    servers.lock(call.api, call.caller, server_id(call), True)
+    return ACCEPTED
+
+
+def unlock(call: Call) -> Answer:
+    servers.lock(call.api, call.caller, server_id(call), False)
+    return ACCEPTED
+
+
+def not_served(call: Call) -> Answer:
+    """Actions that OpenStack has and these servers have not."""
+    servers.show(call.api, call.caller, server_id(call))
+    raise NotServed(
+        "This action is not implemented here; GET the version document and the reference for those that are"
+    )
+
+
+NOT_SERVED = (
+    "changePassword",
+    "rebuild",
+    "rescue",
+    "unrescue",
+    "pause",
+    "unpause",
+    "suspend",
+    "resume",
+    "createBackup",
+    "shelve",
+    "unshelve",
+    "shelveOffload",
+    "restore",
+    "forceDelete",
+    "migrate",
+    "os-migrateLive",
+    "evacuate",
+    "os-resetState",
+    "resetNetwork",
+    "injectNetworkInfo",
+    "os-getConsoleOutput",
+    "trigger_crash_dump",
+    "addSecurityGroup",
+    "removeSecurityGroup",
+)
+
+
+def history(call: Call) -> Answer:
+    server = server_id(call)
+    servers.show(call.api, call.caller, server)
+    lines = call.api.read(lambda unit: story.actions(unit, server))
+    if call.version < 58:
+        return Answer(body={"instanceActions": [views.action(line, call.version) for line in lines]})
+    marker, size = call.query.text("marker"), page_size(call)
+    if marker:
+        places = [n for n, line in enumerate(lines) if line.request == marker]
+        if not places:
+            raise Invalid(f"marker [{marker[:80]}] not found; begin again without a marker")
+        lines = lines[places[0] + 1 :]
+    page = lines[:size]
+    body: dict[str, object] = {"instanceActions": [views.action(line, call.version) for line in page]}
+    if page and len(lines) > len(page):
+        path = call.path
+        body["links"] = views.next_link(call.base, path, call.query.pairs(), page[-1].request)
+    return Answer(body=body)
+
+
+def history_of_request(call: Call) -> Answer:
+    server, request = server_id(call), call.params["request"]
+    servers.show(call.api, call.caller, server)
+    lines = call.api.read(lambda unit: story.of_request(unit, server, request))
+    asked = next((line for line in lines if story.action_of(line)), None)
+    if asked is None:
+        raise NotFound(f"Action for request_id {request[:255]} on instance {call.params['server'][:255]} not found")
+    view = views.action(asked, call.version)
+    if call.caller.admin or call.version >= 51:
+        view["events"] = [
+            views.event(line, call.version, host=call.caller.admin) for line in lines if line is not asked
+        ]
+    return Answer(body={"instanceAction": view})

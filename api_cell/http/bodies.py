@@ -1,0 +1,87 @@
+"""JSON bodies: read with every limit, checked against a route's schema. What passes is plain data of that shape."""
+
+import json
+from typing import Any
+
+import jsonschema
+from jsonschema.exceptions import best_match
+
+from api_cell.errors import Invalid
+from api_cell.http.call import Schema
+
+MOST_LEVELS = 32
+
+
+def parse(data: bytes) -> Any:
+    """The JSON value; Invalid for broken UTF-8, repeated keys, NaN, numbers beyond reason, too many levels."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Invalid("Malformed request body: it is not UTF-8") from None
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_whole)
+    except RecursionError:
+        raise Invalid(f"Malformed request body: more than {MOST_LEVELS} levels") from None
+    except json.JSONDecodeError as error:
+        raise Invalid(f"Malformed request body: not JSON: {error.msg} at character {error.pos}") from None
+    _refuse_odd(value, MOST_LEVELS)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Invalid(f"Malformed request body: the key {key[:80]!r} is there twice; give it once")
+        found[key] = value
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise Invalid(f"Malformed request body: {name} is not a JSON number")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 19:
+        raise Invalid(f"Malformed request body: the number {digits[:24]}... is too large")
+    return int(digits)
+
+
+def _refuse_odd(value: Any, levels: int) -> None:
+    if levels == 0:
+        raise Invalid(f"Malformed request body: more than {MOST_LEVELS} levels")
+    if isinstance(value, str):
+        _refuse_lone_surrogate(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_lone_surrogate(key)
+            _refuse_odd(item, levels - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_odd(item, levels - 1)
+
+
+def _refuse_lone_surrogate(text: str) -> None:
+    """JSON can spell half a character, which no database and no UTF-8 can hold."""
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise Invalid("Malformed request body: a string holds half a surrogate pair") from None
+
+
+# A validator is made once per schema; the schema is kept beside it, so that its identity stays its own.
+_validators: dict[int, tuple[Schema, Any]] = {}
+
+
+def check(value: Any, schema: Schema) -> None:
+    """Invalid, naming the field and what it must be, unless the value is of the schema."""
+    kept = _validators.get(id(schema))
+    if kept is None:
+        kept = _validators[id(schema)] = (schema, jsonschema.Draft202012Validator(schema))
+    error = best_match(kept[1].iter_errors(value))
+    if error is None:
+        return
+    where = ".".join(str(step) for step in error.absolute_path) or "body"
+    reason = error.message if len(error.message) <= 300 else f"{error.message[:200]} ... {error.message[-80:]}"
+    raise Invalid(f"Invalid input for field/attribute {where}: {reason}")

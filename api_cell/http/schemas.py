@@ -1,0 +1,244 @@
+"""What the JSON bodies must be, as data (JSON Schema 2020-12). Fields OpenStack knows and this API does not do are let
+through here and refused in the noun's module, with the remedy; unknown fields are refused here."""
+
+from functools import cache
+from typing import Any
+
+from api_cell.http.call import Schema
+
+NAME: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    # No control characters, no blanks at either end, something besides blanks.
+    "pattern": r"^(?! )[^\u0000-\u001f\u007f]*(?<! )$",
+}
+TEXT: Schema = {"type": "string", "maxLength": 255}
+LONG_TEXT: Schema = {"type": ["string", "null"], "maxLength": 65535}
+REFERENCE: Schema = {"type": "string", "minLength": 1, "maxLength": 1024}
+COUNT: Schema = {"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"}]}
+TRUTH: Schema = {
+    "enum": [True, False, "True", "False", "true", "false", "TRUE", "FALSE", "1", "0", "on", "off", "yes", "no"]
+}
+METADATA: Schema = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "maxLength": 255},
+    "propertyNames": {"minLength": 1, "maxLength": 255, "pattern": r"^[a-zA-Z0-9-_:. ]+$"},
+}
+TAG: Schema = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
+TAGS: Schema = {"type": "array", "items": TAG, "maxItems": 50}
+
+
+def whole(properties: dict[str, Schema], *, required: tuple[str, ...] = ()) -> Schema:
+    """An object of just these properties."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def wrapped(key: str, inner: Schema, **beside: Schema) -> Schema:
+    """An object of one required property, as nearly every OpenStack body is."""
+    return whole({key: inner, **beside}, required=(key,))
+
+
+_DEVICE: Schema = {"type": "object", "maxProperties": 20}
+_HINTS: Schema = {
+    "type": "object",
+    "additionalProperties": {
+        "oneOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 64}, {"type": "object"}, {"type": "null"}]
+    },
+}
+_NETWORK_LIST: Schema = {"type": "array", "items": {"type": "object"}, "maxItems": 64}
+
+
+@cache
+def create_server(version: int) -> Schema:
+    """POST /servers."""
+    fields: dict[str, Any] = {
+        "name": NAME,
+        "imageRef": {"type": "string", "maxLength": 1024},
+        "flavorRef": {"oneOf": [REFERENCE, {"type": "integer", "minimum": 0}]},
+        "metadata": METADATA,
+        "networks": _NETWORK_LIST,
+        "block_device_mapping_v2": {"type": "array", "items": _DEVICE, "maxItems": 64},
+        "block_device_mapping": {"type": "array", "items": _DEVICE, "maxItems": 64},
+        "min_count": COUNT,
+        "max_count": COUNT,
+        "return_reservation_id": TRUTH,
+        "key_name": NAME,
+        "config_drive": TRUTH,
+        "availability_zone": NAME,
+        "adminPass": TEXT,
+        "user_data": {"type": ["string", "null"], "maxLength": 65535},
+        "accessIPv4": TEXT,
+        "accessIPv6": TEXT,
+        "OS-DCF:diskConfig": {"enum": ["AUTO", "MANUAL"]},
+        "security_groups": {"type": "array", "items": {"type": "object", "maxProperties": 4}, "maxItems": 64},
+    }
+    if version >= 19:
+        fields["description"] = LONG_TEXT
+    if version >= 37:
+        fields["networks"] = {"oneOf": [_NETWORK_LIST, {"enum": ["none", "auto"]}]}
+    if version >= 52:
+        fields["tags"] = TAGS
+    if version < 57:
+        fields["personality"] = {"type": "array", "maxItems": 64}
+    required = ("name", "flavorRef") if version < 37 else ("name", "flavorRef", "networks")
+    beside = {"os:scheduler_hints": _HINTS, "OS-SCH-HNT:scheduler_hints": _HINTS}
+    return wrapped("server", whole(fields, required=required), **beside)
+
+
+@cache
+def update_server(version: int) -> Schema:
+    """PUT /servers/{id}."""
+    fields: dict[str, Any] = {
+        "name": NAME,
+        "accessIPv4": TEXT,
+        "accessIPv6": TEXT,
+        "OS-DCF:diskConfig": {"enum": ["AUTO", "MANUAL"]},
+    }
+    if version >= 19:
+        fields["description"] = LONG_TEXT
+    return wrapped("server", whole(fields))
+
+
+NULL: Schema = {"type": "null"}
+ANYTHING: Schema = {}
+
+
+def action(key: str, inner: Schema) -> Schema:
+    """The body of POST /servers/{id}/action for one action."""
+    return wrapped(key, inner)
+
+
+START = action("os-start", NULL)
+STOP = action("os-stop", NULL)
+LOCK = action("lock", NULL)
+UNLOCK = action("unlock", NULL)
+REBOOT = action(
+    "reboot", whole({"type": {"enum": ["SOFT", "HARD", "Soft", "Hard", "soft", "hard"]}}, required=("type",))
+)
+RESIZE = action(
+    "resize",
+    whole({"flavorRef": REFERENCE, "OS-DCF:diskConfig": {"enum": ["AUTO", "MANUAL"]}}, required=("flavorRef",)),
+)
+CONFIRM_RESIZE = action("confirmResize", NULL)
+REVERT_RESIZE = action("revertResize", NULL)
+CREATE_IMAGE = action("createImage", whole({"name": NAME, "metadata": METADATA}, required=("name",)))
+
+SERVER_METADATA = wrapped("metadata", METADATA)
+METADATA_ITEM = wrapped("meta", {**METADATA, "minProperties": 1, "maxProperties": 1})
+SERVER_TAGS = wrapped("tags", TAGS)
+
+_FLAVOR_ID: Schema = {
+    "oneOf": [
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^(?! )[a-zA-Z0-9. _-]*(?<! )$"},
+        {"type": "integer", "minimum": 0},
+        {"type": "null"},
+    ]
+}
+
+
+def _number(least: int) -> Schema:
+    return {
+        "oneOf": [
+            {"type": "integer", "minimum": least, "maximum": 2**31 - 1},
+            {"type": "string", "pattern": "^[1-9][0-9]{0,8}$" if least else "^(0|[1-9][0-9]{0,8})$"},
+        ]
+    }
+
+
+@cache
+def create_flavor(version: int) -> Schema:
+    """POST /flavors."""
+    fields: dict[str, Any] = {
+        "id": _FLAVOR_ID,
+        "name": NAME,
+        "vcpus": _number(1),
+        "ram": _number(1),
+        "disk": _number(0),
+        "OS-FLV-EXT-DATA:ephemeral": _number(0),
+        "swap": _number(0),
+        "rxtx_factor": {"type": ["number", "string"]},
+        "os-flavor-access:is_public": TRUTH,
+    }
+    if version >= 55:
+        fields["description"] = LONG_TEXT
+    return wrapped("flavor", whole(fields, required=("name", "vcpus", "ram", "disk")))
+
+
+UPDATE_FLAVOR = wrapped("flavor", whole({"description": LONG_TEXT}, required=("description",)))
+_SPECS: Schema = {**METADATA, "minProperties": 1}
+EXTRA_SPECS = wrapped("extra_specs", _SPECS)
+EXTRA_SPEC: Schema = {**METADATA, "minProperties": 1, "maxProperties": 1}
+
+
+@cache
+def create_keypair(version: int) -> Schema:
+    """POST /os-keypairs."""
+    fields: dict[str, Any] = {"name": NAME, "public_key": {"type": "string", "minLength": 1, "maxLength": 16384}}
+    if version >= 2:
+        fields["type"] = {"enum": ["ssh", "x509"]}
+    if version >= 10:
+        fields["user_id"] = NAME
+    return wrapped("keypair", whole(fields, required=("name",)))
+
+
+_LIMIT: Schema = {
+    "oneOf": [{"type": "integer", "minimum": -1, "maximum": 2**31 - 1}, {"type": "string", "pattern": "^-?[0-9]{1,9}$"}]
+}
+QUOTA_NAMES = (
+    "instances",
+    "cores",
+    "ram",
+    "metadata_items",
+    "key_pairs",
+    "server_groups",
+    "server_group_members",
+    "fixed_ips",
+    "floating_ips",
+    "security_groups",
+    "security_group_rules",
+    "injected_files",
+    "injected_file_content_bytes",
+    "injected_file_path_bytes",
+)
+UPDATE_QUOTA = wrapped("quota_set", whole({**dict.fromkeys(QUOTA_NAMES, _LIMIT), "force": TRUTH, "tenant_id": TEXT}))
+
+IMAGE_PROPERTY: Schema = {"type": ["string", "null"], "maxLength": 65535}
+CREATE_IMAGE_RECORD: Schema = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"},
+        "name": {"type": ["string", "null"], "maxLength": 255},
+        "visibility": {"enum": ["public", "private", "shared", "community"]},
+        "disk_format": {
+            "enum": ["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop", None]
+        },
+        "container_format": {"enum": ["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed", None]},
+        "min_disk": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+        "min_ram": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+        "protected": {"type": "boolean"},
+        "os_hidden": {"type": "boolean"},
+        "owner": {"type": ["string", "null"], "maxLength": 255},
+        "tags": {"type": "array", "items": TEXT, "maxItems": 128},
+    },
+    "propertyNames": {"minLength": 1, "maxLength": 255},
+    "additionalProperties": IMAGE_PROPERTY,
+    "maxProperties": 160,
+}
+PATCH_IMAGE: Schema = {
+    "type": "array",
+    "maxItems": 200,
+    "items": whole(
+        {
+            "op": {"enum": ["add", "replace", "remove"]},
+            "path": {"type": "string", "pattern": "^/[^/]+$", "maxLength": 257},
+            "value": ANYTHING,
+        },
+        required=("op", "path"),
+    ),
+}

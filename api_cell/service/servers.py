@@ -1,0 +1,377 @@
+"""Servers as their tenants ask for them and look at them: create, find, list, rename, metadata and tags."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from api_cell import allowed, quota
+from api_cell.errors import Invalid, NotFound
+from api_cell.images import Image, visible
+from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, RequestRow, ServerRow
+from api_cell.service import story
+from api_cell.service.api import Api, Caller
+from api_cell.service.flavors import flavor_seen
+from api_cell.service.wish import wake_for
+from api_cell.status import settle
+from cells.model import BuildSpec, Flavor
+from cells.names import SECOND, Instant, id_text
+from cells.ports import After, Unit, View, Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewServer:
+    """What a tenant asks for, in well-formed values; whether they exist is not checked yet. `least` and `most`: how
+    many servers alike; fewer than `most` come where the quota ends."""
+
+    name: str
+    flavor: str
+    image: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
+    zone: str = ""
+    key_name: str = ""
+    config_drive: bool = False
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    least: int = 1
+    most: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which servers a list is about. `changed_since`: also deleted ones. `after`: the id of the last server seen.
+    Text conditions are SQL LIKE patterns (`name`) or exact values."""
+
+    project: str | None
+    name: str = ""
+    statuses: tuple[str, ...] = ()
+    image: str = ""
+    flavor: str = ""
+    user: str = ""
+    zone: str = ""
+    leaf: str = ""
+    ids: tuple[bytes, ...] = ()
+    vm_state: str = ""
+    task_state: str | None = None
+    changed_since: Instant | None = None
+    changed_before: Instant | None = None
+    deleted: bool = False
+    order: str = "created"
+    descending: bool = True
+    after: bytes | None = None
+    limit: int = 1000
+
+
+def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "") -> tuple[ServerRow, ...]:
+    """Save the wish for some servers alike, and have them placed. `once`: a key of the client's own for this request;
+    the same key again gives the server it made the first time."""
+    image = api.images.get(new.image)
+    if image is None or not visible(image, caller.project, admin=caller.admin):
+        raise Invalid(
+            f"server.imageRef: can not find requested image {new.image}; GET the image list for those there are"
+        )
+    if image.status != "active":
+        raise Invalid(
+            f"server.imageRef: image {image.id} is {image.status}, not active; wait until its data is uploaded"
+        )
+    ref = api.images.ref(image.id)
+
+    def act(unit: Unit) -> tuple[ServerRow, ...]:
+        if once and (asked := unit.get(RequestRow, once)) is not None:
+            made = unit.get(ServerRow, asked.server)
+            if made is None:
+                raise NotFound("This request was made before, and the server it made has been deleted since")
+            return (made,)
+        flavor = _flavor_for(unit, caller, new, image)
+        usage = quota.usage_of(unit, caller.project)
+        limits = quota.quota_of(unit, caller.project, api.settings.quota)
+        count = quota.room_for(usage, limits, flavor, new.most)
+        if count < new.least:
+            each = quota.Held(servers=new.least, vcpus=flavor.vcpus * new.least, ram_mib=flavor.ram_mib * new.least)
+            quota.refuse_over(usage, limits, each)
+        spec = BuildSpec(
+            name=new.name,
+            project=caller.project,
+            user=caller.user,
+            flavor=flavor,
+            image=ref,
+            metadata=new.metadata,
+            hints=new.hints,
+            zone=new.zone,
+            key_name=new.key_name,
+            public_key=_public_key(unit, caller.user, new.key_name),
+            config_drive=new.config_drive,
+        )
+        names = [new.name] if new.most == 1 else [f"{new.name}-{n}" for n in range(1, count + 1)]
+        rows = tuple(_placing(api, spec, new, name, request) for name in names)
+        for row in rows:
+            usage = quota.charge(usage, None, row)
+            unit.save(wake_for(api, row, row.intents[-1]), story.asked(api, caller, row, "create", request))
+        unit.save(usage, *rows)
+        if once:
+            unit.insert(RequestRow(id=once, server=rows[0].id, at=rows[0].created))
+        return rows
+
+    rows = api.change(act)
+    api.poke()
+    return rows
+
+
+def _flavor_for(unit: View, caller: Caller, new: NewServer, image: Image) -> Flavor:
+    found = flavor_seen(unit, caller, new.flavor)
+    if found is None:
+        raise Invalid(f"server.flavorRef: flavor {new.flavor} could not be found; GET /flavors for those there are")
+    flavor = found.flavor
+    if image.min_ram > flavor.ram_mib:
+        raise Invalid(
+            f"server.flavorRef: flavor's memory is too small for requested image: {flavor.ram_mib} MiB, "
+            f"and image {image.id} needs {image.min_ram} MiB; choose a larger flavor"
+        )
+    if image.min_disk > flavor.disk_gib:
+        raise Invalid(
+            f"server.flavorRef: flavor's disk is too small for requested image: {flavor.disk_gib} GiB, "
+            f"and image {image.id} needs {image.min_disk} GiB; choose a larger flavor"
+        )
+    return flavor
+
+
+def _public_key(unit: View, user: str, name: str) -> str:
+    if not name:
+        return ""
+    pair = unit.get(KeyPairRow, user, name)
+    if pair is None:
+        raise Invalid(f"server.key_name: invalid key_name provided: no key pair {name!r}; create it under /os-keypairs")
+    return pair.public_key
+
+
+def _placing(api: Api, spec: BuildSpec, new: NewServer, name: str, request: str) -> ServerRow:
+    now = api.clock()
+    return settle(
+        ServerRow(
+            id=api.ids(),
+            project=spec.project,
+            user=spec.user,
+            name=name,
+            created=now,
+            updated=now,
+            request=request,
+            status="",
+            vm_state="",
+            phase=Phase.PLACING,
+            number=1,
+            deadline=now + api.settings.build_time * SECOND,
+            spec=replace(spec, name=name),
+            intents=(OpenIntent(number=1, action="place", at=now, request=request),),
+            description=new.description,
+            tags=new.tags,
+        )
+    )
+
+
+def get(view: View, caller: Caller, server: bytes) -> ServerRow:
+    """The caller's server; NotFound when it is another project's."""
+    row = view.get(ServerRow, server)
+    if row is None or not (caller.admin or row.project == caller.project):
+        raise NotFound(f"Instance {_text(server)} could not be found.")
+    return row
+
+
+def show(api: Api, caller: Caller, server: bytes) -> ServerRow:
+    """The caller's server."""
+    return api.read(lambda unit: get(unit, caller, server))
+
+
+def find(api: Api, wanted: Wanted) -> tuple[ServerRow, ...]:
+    """The servers wanted, newest first or as ordered, at most one page. Deleted ones are among them where `deleted` or
+    `changed_since` asks for them; then the order is by id, which is the order of creation."""
+
+    def act(unit: Unit) -> tuple[ServerRow, ...]:
+        if wanted.deleted:
+            return _gone(unit, wanted)
+        if wanted.changed_since is None:
+            return _living(unit, wanted, ("id",) if wanted.order == "id" else (wanted.order, "id"))
+        both = (*_living(unit, wanted, ("id",)), *_gone(unit, wanted))
+        return tuple(sorted(both, key=lambda row: row.id, reverse=wanted.descending)[: wanted.limit])
+
+    return api.read(act)
+
+
+def _living(unit: View, wanted: Wanted, order: tuple[str, ...]) -> tuple[ServerRow, ...]:
+    after = None
+    if wanted.after is not None:
+        last = unit.get(ServerRow, wanted.after)
+        if last is not None:
+            after = After(values=tuple(getattr(last, column) for column in order))
+        elif order == ("id",):
+            after = After(values=(wanted.after,))
+        else:
+            # The last one seen was deleted meanwhile; an id tells when it was made, to the millisecond.
+            gone = unit.get(GoneServerRow, wanted.after)
+            if gone is None:
+                raise Invalid(f"marker [{_text(wanted.after)}] not found; begin again without a marker")
+            after = After(values=tuple(getattr(gone.server, column) for column in order))
+    return unit.find(
+        ServerRow,
+        *_conditions(wanted),
+        order=order,
+        descending=wanted.descending,
+        after=after,
+        limit=wanted.limit,
+    )
+
+
+def _conditions(wanted: Wanted) -> list[Where]:
+    where: list[Where] = []
+    exact: Sequence[tuple[str, str | None]] = (
+        ("project", wanted.project),
+        ("image", wanted.image or None),
+        ("flavor", wanted.flavor or None),
+        ("user", wanted.user or None),
+        ("leaf", wanted.leaf or None),
+        ("vm_state", wanted.vm_state or None),
+        ("task_state", wanted.task_state),
+    )
+    where.extend(Where(column=column, op="=", value=value) for column, value in exact if value is not None)
+    if wanted.name:
+        where.append(Where(column="name", op="like", value=wanted.name))
+    if wanted.statuses:
+        where.append(Where(column="status", op="in", value=wanted.statuses))
+    if wanted.ids:
+        where.append(Where(column="id", op="in", value=wanted.ids))
+    if wanted.changed_since is not None:
+        where.append(Where(column="updated", op=">=", value=wanted.changed_since))
+    if wanted.changed_before is not None:
+        where.append(Where(column="updated", op="<=", value=wanted.changed_before))
+    return where
+
+
+_SCAN = 500
+
+
+def _gone(unit: View, wanted: Wanted) -> tuple[ServerRow, ...]:
+    """Deleted servers, by id. Most columns are inside the row, so conditions are looked at here, some at a time."""
+    where: list[Where] = [] if wanted.project is None else [Where(column="project", op="=", value=wanted.project)]
+    if wanted.changed_since is not None:
+        where.append(Where(column="updated", op=">=", value=wanted.changed_since))
+    found: list[ServerRow] = []
+    after = None if wanted.after is None else After(values=(wanted.after,))
+    while len(found) < wanted.limit:
+        some = unit.find(GoneServerRow, *where, order=("id",), descending=wanted.descending, after=after, limit=_SCAN)
+        found.extend(row.server for row in some if _meets(row, wanted))
+        if len(some) < _SCAN:
+            break
+        after = After(values=(some[-1].id,))
+    return tuple(found[: wanted.limit])
+
+
+def _meets(gone: GoneServerRow, wanted: Wanted) -> bool:
+    row = gone.server
+    return (
+        (not wanted.image or row.image == wanted.image)
+        and (not wanted.flavor or row.flavor == wanted.flavor)
+        and (not wanted.user or row.user == wanted.user)
+        and (not wanted.ids or row.id in wanted.ids)
+        and (not wanted.statuses or "DELETED" in wanted.statuses or row.status in wanted.statuses)
+        and (not wanted.name or like(wanted.name, row.name))
+        and (wanted.changed_before is None or gone.updated <= wanted.changed_before)
+    )
+
+
+def like(pattern: str, text: str) -> bool:
+    """SQL's LIKE with backslash as its escape, without regard to case."""
+    # Runs of characters between the %; None stands for any one character. Each run is taken at the first place
+    # it fits, which is enough and cannot take long, unlike a regular expression.
+    runs: list[list[str | None]] = [[]]
+    chars = iter(pattern.lower())
+    for char in chars:
+        if char == "%":
+            runs.append([])
+        else:
+            runs[-1].append(None if char == "_" else next(chars, "") if char == "\\" else char)
+    text = text.lower()
+    if len(runs) == 1:
+        return len(text) == len(runs[0]) and _fits(runs[0], text, 0)
+    at, end = len(runs[0]), len(text) - len(runs[-1])
+    if at > end or not _fits(runs[0], text, 0) or not _fits(runs[-1], text, end):
+        return False
+    for run in runs[1:-1]:
+        place = next((n for n in range(at, end - len(run) + 1) if _fits(run, text, n)), None)
+        if place is None:
+            return False
+        at = place + len(run)
+    return True
+
+
+def _fits(run: list[str | None], text: str, at: int) -> bool:
+    return all(wanted is None or wanted == text[at + n] for n, wanted in enumerate(run))
+
+
+def update(
+    api: Api, caller: Caller, server: bytes, *, name: str | None = None, description: str | None = None
+) -> ServerRow:
+    """Rename or describe a server; what is None stays as it is."""
+
+    def act(unit: Unit) -> ServerRow:
+        row = get(unit, caller, server)
+        if name is not None:
+            row = replace(row, name=name, spec=replace(row.spec, name=name))
+        if description is not None:
+            row = replace(row, description=description)
+        return _saved(api, unit, row)
+
+    return api.change(act)
+
+
+def put_metadata(api: Api, caller: Caller, server: bytes, items: dict[str, str], *, keep: bool) -> dict[str, str]:
+    """Set metadata; `keep` what is there under other keys."""
+
+    def act(unit: Unit) -> dict[str, str]:
+        row = get(unit, caller, server)
+        allowed.check(row, "metadata")
+        metadata = {**row.spec.metadata, **items} if keep else items
+        if len(metadata) > api.settings.most_metadata:
+            raise Invalid(
+                f"metadata: a server may have {api.settings.most_metadata} items, this would make {len(metadata)}; "
+                "delete some first"
+            )
+        _saved(api, unit, replace(row, spec=replace(row.spec, metadata=metadata)))
+        return metadata
+
+    return api.change(act)
+
+
+def drop_metadata(api: Api, caller: Caller, server: bytes, key: str) -> None:
+    """Delete one metadata item."""
+
+    def act(unit: Unit) -> None:
+        row = get(unit, caller, server)
+        allowed.check(row, "metadata")
+        if key not in row.spec.metadata:
+            raise NotFound(f"Metadata item {key} was not found on instance {_text(server)}")
+        left = {name: value for name, value in row.spec.metadata.items() if name != key}
+        _saved(api, unit, replace(row, spec=replace(row.spec, metadata=left)))
+
+    api.change(act)
+
+
+def put_tags(api: Api, caller: Caller, server: bytes, tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Set all of a server's tags."""
+
+    def act(unit: Unit) -> tuple[str, ...]:
+        return _saved(api, unit, replace(get(unit, caller, server), tags=tags)).tags
+
+    return api.change(act)
+
+
+def lock(api: Api, caller: Caller, server: bytes, locked: bool) -> None:
+    """While locked, only an administrator may act on it."""
+    api.change(lambda unit: _saved(api, unit, replace(get(unit, caller, server), locked=locked)))
+
+
+def _saved(api: Api, unit: Unit, row: ServerRow) -> ServerRow:
+    row = replace(row, updated=max(row.updated, api.clock()))
+    unit.save(row)
+    return row
+
+
+def _text(server: bytes) -> str:
+    return server.hex() if len(server) != 16 else id_text(server)
