@@ -209,6 +209,19 @@ def test_asking_twice_downloads_once(dom0: Dom0, glance: Glance, chain: tuple[Pa
     assert len(glance.requests) == 1
 
 
+def test_a_leaf_cloned_since_is_told_as_it_is_now(dom0: Dom0, glance: Glance, chain: tuple[Path, ...]) -> None:
+    glance.images["one"] = Image(data=image_of(chain[0]))
+    dom0.download(glance.file_url("one"))
+    base_copy = in_sr(dom0, 9)
+    in_sr(dom0, 0).rename(base_copy)
+    vhd.create_child(in_sr(dom0, 0), base_copy)
+    assert dom0.download(glance.file_url("one"), uuids=UUIDS[:9]) == [
+        {"uuid": UUIDS[0], "virtual_size": 6 * MIB, "parent": UUIDS[9]},
+        {"uuid": UUIDS[1], "virtual_size": 6 * MIB, "parent": None},
+    ]
+    assert len(glance.requests) == 1
+
+
 def test_what_a_killed_run_left_is_taken_over(dom0: Dom0, glance: Glance, chain: tuple[Path, ...]) -> None:
     glance.images["one"] = Image(data=image_of(chain[0]))
     staging = dom0.sr / f".celltree-staging-{UUIDS[0]}"

@@ -181,21 +181,25 @@ def _clear(folder: str) -> None:
 
 
 def _present(sr_path: str, uuids: List[str]) -> List[Dict[str, Any]]:
-    """The answer of an earlier run, if its leaf, which is moved last, is in the SR; else nothing."""
+    """The answer of an earlier run, if its leaf, which is moved last, is in the SR; else nothing.
+
+    The leaf may have been cloned since, which puts a new file between it and its parent: the links are told as they
+    are now.
+    """
     if not os.path.lexists(_disk_path(sr_path, uuids[0])):
         return []
-    paths = []
+    found = []
     for uuid in uuids:
         path = _disk_path(sr_path, uuid)
-        paths.append(path)
         if not os.path.lexists(path):
-            raise PermanentError(f"{uuids[0]} is in the SR without its parent {uuid}")
+            continue
         try:
-            if read_vhd(path).kind != DIFFERENCING:
-                break
-        except NotSound as error:
-            raise PermanentError(f"{uuid} is in the SR but {error}") from error
-    return _answer(uuids, _checked(paths, MAX_VIRTUAL_SIZE))
+            disk = read_vhd(path)
+        except (NotSound, OSError) as error:
+            raise PermanentError(f"{uuid} is in the SR but cannot be used: {error}") from error
+        parent = disk.parent_file[:-4] if disk.parent_file.endswith(".vhd") else None
+        found.append({"uuid": uuid, "virtual_size": disk.virtual_size, "parent": parent})
+    return found
 
 
 def _receive(params: Params, staging: str, most: int) -> List[str]:

@@ -27,13 +27,14 @@ class NotSound(Exception):
 
 
 class Vhd(NamedTuple):
-    """One file's facts; sizes in bytes, identities as text. `parent` is None for a base."""
+    """One file's facts; sizes in bytes, identities as text. `parent` is None for a base, `parent_file` then ""."""
 
     kind: int
     virtual_size: int
     uuid: str
     hidden: bool
     parent: Optional[str]
+    parent_file: str
 
 
 def read_vhd(path: str) -> Vhd:
@@ -65,18 +66,18 @@ def _read(fd: int, size: int) -> Vhd:
     if kind == FIXED:
         if virtual_size > size - SECTOR:
             raise NotSound("the disk is larger than the file that holds it")
-        return Vhd(kind, virtual_size, identity, hidden, None)
+        return Vhd(kind, virtual_size, identity, hidden, None, "")
     if fields[3] != SECTOR or os.pread(fd, SECTOR, 0) != raw:
         raise NotSound("the copy of the footer differs from the footer")
-    parent = _read_header(fd, size, virtual_size)
+    parent, parent_file = _read_header(fd, size, virtual_size)
     if kind == DYNAMIC:
-        return Vhd(kind, virtual_size, identity, hidden, None)
+        return Vhd(kind, virtual_size, identity, hidden, None, "")
     if parent.int == 0:
         raise NotSound("header: differencing, yet without a parent's identity")
-    return Vhd(kind, virtual_size, identity, hidden, str(parent))
+    return Vhd(kind, virtual_size, identity, hidden, str(parent), parent_file)
 
 
-def _read_header(fd: int, size: int, virtual_size: int) -> uuid.UUID:
+def _read_header(fd: int, size: int, virtual_size: int) -> "tuple[uuid.UUID, str]":
     raw = os.pread(fd, 2 * SECTOR, SECTOR)
     if len(raw) < 2 * SECTOR or raw[:8] != b"cxsparse":
         raise NotSound("header: no cxsparse cookie")
@@ -91,7 +92,7 @@ def _read_header(fd: int, size: int, virtual_size: int) -> uuid.UUID:
     if table % SECTOR or table < 3 * SECTOR or table + 4 * needed > size - SECTOR:
         raise NotSound("block table: outside the file")
     _check_blocks(os.pread(fd, 4 * needed, table), table, block, size - SECTOR)
-    return uuid.UUID(bytes=fields[7])
+    return uuid.UUID(bytes=fields[7]), fields[10].decode("utf-16-be", "replace").split("\0", 1)[0]
 
 
 def _check_blocks(table: bytes, start: int, block: int, end: int) -> None:
