@@ -8,6 +8,7 @@ chains: its disks are independent.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from xenapi_host.simulator.database import Database, Row
@@ -159,10 +160,8 @@ def introduce(engine: Engine, sr: Row, disk: Disk) -> Row:
 def remove(engine: Engine, vdi: Row) -> None:
     """Delete a disk's file and object; snapshots of it forget nothing but are no longer listed."""
     sr = engine.db.get("SR", vdi["SR"])
-    try:
+    with suppress(KeyError):  # a file taken away behind our back: the object goes all the same, as XAPI's does
         engine.storage.delete(sr["uuid"], vdi["uuid"])
-    except KeyError:
-        pass  # the file was taken away behind our back: the object goes all the same, as XAPI's does
     for vbd in list(vdi["VBDs"]):
         engine.db.delete(engine.db.rows[vbd])
     engine.db.delete(vdi)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.model import Message, Parameter, model
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Value = Any
 Behaviour = Callable[..., Value]
+Registered = TypeVar("Registered", bound=Behaviour)
 
 BEHAVIOURS: dict[str, Behaviour] = {}
 ASYNC = "Async."
@@ -28,10 +29,10 @@ ASYNC = "Async."
 _SYNCHRONOUS_CLASSES = {"event", "session"}
 
 
-def method(*names: str) -> Callable[[Behaviour], Behaviour]:
+def method(*names: str) -> Callable[[Registered], Registered]:
     """Register a behaviour under the names it answers."""
 
-    def register(behaviour: Behaviour) -> Behaviour:
+    def register(behaviour: Registered) -> Registered:
         for name in names:
             BEHAVIOURS[name] = behaviour
         return behaviour
@@ -107,7 +108,11 @@ def _synchronous(name: str) -> tuple[str, ...]:
     short = name.partition(".")[2]
     field = short.partition("_")[2].removeprefix("to_").removeprefix("from_")
     owner = model().classes[name.partition(".")[0]]
-    if short.startswith(("set_", "add_", "remove_")) and field in owner.fields and owner.fields[field].qualifier == "rw":
+    if (
+        short.startswith(("set_", "add_", "remove_"))
+        and field in owner.fields
+        and owner.fields[field].qualifier == "rw"
+    ):
         return (name,)
     return ()
 

@@ -77,7 +77,9 @@ def _event(number: int, class_name: str, operation: str, ref: str) -> dict[str, 
 
 def events_since(engine: Engine, what: Watched, generation: int) -> list[dict[str, Any]]:
     """One event an object at most: added, changed, deleted, in this order."""
-    added, changed, deleted = [], [], []
+    added: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    deleted: list[dict[str, Any]] = []
     for row in engine.db.changed_since(generation):
         if what.covers(row.class_name, row.ref):
             new = row.created > generation

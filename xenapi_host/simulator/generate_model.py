@@ -123,7 +123,9 @@ def field_entry(class_name: str, field: Published) -> list[Any]:
 
 def message_entry(class_name: str, message: Published) -> list[Any]:
     full = f"{class_name}.{message['name']}"
-    params = [f"{p['type']} {p['name']}" for p in message["params"] if p["type"] != "session ref" or p["name"] != "session_id"]
+    params = [
+        f"{p['type']} {p['name']}" for p in message["params"] if p["type"] != "session ref" or p["name"] != "session_id"
+    ]
     needs_session = len(params) < len(message["params"])
     result = message["result"][0]
     flags = ""
@@ -131,7 +133,7 @@ def message_entry(class_name: str, message: Published) -> list[Any]:
         flags += "r"
     if message.get("implicit"):
         flags += "i"
-    if full in SESSIONLESS or not needs_session and class_name == "session":
+    if full in SESSIONLESS or (not needs_session and class_name == "session"):
         flags += "s"
     return [message["name"], params, REQUIRED.get(full, len(params)), result, flags]
 

@@ -63,7 +63,9 @@ def assert_can_evacuate(call: Call, ref: str) -> str:
     obstacles = _obstacles(call, call.row("host", ref))
     if obstacles:
         texts = ["|".join([vm, *why]) for vm, why in obstacles.items()]
-        raise Failure("CANNOT_EVACUATE_HOST", "|".join(next(iter(obstacles.values()))) if len(texts) == 1 else ";".join(texts))
+        raise Failure(
+            "CANNOT_EVACUATE_HOST", "|".join(next(iter(obstacles.values()))) if len(texts) == 1 else ";".join(texts)
+        )
     return ""
 
 

@@ -7,7 +7,8 @@ message without a behaviour of its own refuses honestly.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.failure import Failure, internal
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
 
 Value = Any
 Behaviour = Callable[..., Value]
+Computed = TypeVar("Computed", bound=Callable[..., Value])
 
 # Fields that are worked out when read: (class, field) -> how.
-COMPUTED: dict[str, dict[str, Callable[["Engine", Row], Value]]] = {}
+COMPUTED: dict[str, dict[str, Callable[[Engine, Row], Value]]] = {}
 PLAIN = {"secret", "subject", "VM_appliance", "user"}
 
 
-def computed(class_name: str, field: str) -> Callable[[Behaviour], Behaviour]:
-    def register(how: Behaviour) -> Behaviour:
+def computed(class_name: str, field: str) -> Callable[[Computed], Computed]:
+    def register(how: Computed) -> Computed:
         COMPUTED.setdefault(class_name, {})[field] = how
         return how
 
@@ -100,7 +102,7 @@ def _lookup(class_name: str, name: str) -> Behaviour | None:
         matches = parse(expression, model().classes[class_name])
         found = {}
         for row in call.db.all(class_name):
-            if matches(lambda field, row=row: field_value(call.engine, row, field)):
+            if matches(partial(field_value, call.engine, row)):
                 found[row.ref] = record(call.engine, row)
         return found
 

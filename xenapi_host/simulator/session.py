@@ -18,7 +18,9 @@ def login_with_password(call: Call, user: str, password: str, version: str = "",
         if engine.login_delay:
             with engine.unlocked():
                 engine.sleep(engine.login_delay)
-        why = "Authentication failure" if known is not None else "User not known to the underlying authentication module"
+        why = (
+            "Authentication failure" if known is not None else "User not known to the underlying authentication module"
+        )
         raise Failure("SESSION_AUTHENTICATION_FAILED", user, why)
     _make_room(engine, user, originator)
     return engine.open_session(originator, user).ref

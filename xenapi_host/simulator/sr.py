@@ -8,7 +8,7 @@ from xenapi_host.simulator import chains
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
-from xenapi_host.simulator.failure import NULL, Failure
+from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.implicit import computed, construct
 from xenapi_host.simulator.model import model
 
@@ -86,7 +86,9 @@ def mark_plugged(engine: Engine, pbd: Row) -> None:
     engine.db.update(pbd, {"currently_attached": True, "other_config": config})
     dom0 = engine.dom0s.get(host.ref)
     if dom0 is not None:
-        dom0.mount(engine.db.get("SR", pbd["SR"])["uuid"])
+        path = dom0.mount(engine.db.get("SR", pbd["SR"])["uuid"])
+        if path is not None:
+            engine.db.set(pbd, "device_config", {**pbd["device_config"], "path": path})
 
 
 @method("SR.create", "SR.make")
@@ -117,7 +119,9 @@ def create(
             "sm_config": sm_config or {},
         },
     )
-    call.engine.storage.open(sr["uuid"], int(size) or DEFAULT_SIZE)
+    total = int(size) or DEFAULT_SIZE
+    call.db.set(sr, "physical_size", str(total))
+    call.engine.storage.open(sr["uuid"], total)
     hosts = call.db.all("host") if shared else [host]
     for member in hosts:
         mark_plugged(call.engine, plug_row(call.engine, member, sr, device_config, plugged=False))
@@ -140,7 +144,8 @@ def introduce(
         raise Failure("SR_UUID_EXISTS", uuid)
     fields = {"name_label": name_label, "name_description": name_description, "type": kind, "shared": shared}
     sr = call.db.create(
-        "SR", {**fields, "uuid": uuid or call.engine.new_uuid(), "content_type": content_type, "sm_config": sm_config or {}}
+        "SR",
+        {**fields, "uuid": uuid or call.engine.new_uuid(), "content_type": content_type, "sm_config": sm_config or {}},
     )
     return sr.ref
 
@@ -262,8 +267,3 @@ def pbd_destroy(call: Call, ref: str) -> str:
         raise Failure("OPERATION_NOT_ALLOWED", "PBD is currently attached")
     call.db.delete(pbd)
     return ""
-
-
-def path_of(sr: Row) -> str:
-    """Where dom0 sees the SR."""
-    return f"/var/run/sr-mount/{sr['uuid']}" if sr is not None and sr.ref != NULL else ""

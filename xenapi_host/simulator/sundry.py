@@ -65,4 +65,3 @@ def set_other_config(call: Call, ref: str, value: dict[str, str]) -> str:
     class_name = call.method.partition(".")[0]
     call.db.set(call.row(class_name, ref), "other_config", value)
     return ""
-

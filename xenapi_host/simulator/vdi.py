@@ -127,7 +127,16 @@ def copied(call: Call, vdi: Row, sr: Row) -> Row:
         raise chains.no_room(refused) from refused
     finally:
         call.db.set(vdi, "current_operations", {})
-    kept = ("name_label", "name_description", "type", "virtual_size", "sharable", "other_config", "xenstore_data", "tags")
+    kept = (
+        "name_label",
+        "name_description",
+        "type",
+        "virtual_size",
+        "sharable",
+        "other_config",
+        "xenstore_data",
+        "tags",
+    )
     fields: dict[str, Any] = {field: vdi[field] for field in kept}
     sm_config = {} if chains.has_chains(sr) else chains.DUMMY_NOTE
     return call.db.create(

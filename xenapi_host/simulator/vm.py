@@ -6,7 +6,7 @@ from typing import Any
 
 from xenapi_host.simulator import chains, memory
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.devices import attach, detach
+from xenapi_host.simulator.devices import attach, detach, refuse_shared
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import NULL, Failure, internal
@@ -128,8 +128,6 @@ def start_on(call: Call, ref: str, host_ref: str, start_paused: bool, force: boo
 
 
 def _refuse_shared_disks(engine: Engine, vm: Row) -> None:
-    from xenapi_host.simulator.devices import refuse_shared
-
     for ref in vm["VBDs"]:
         vbd = engine.db.rows[ref]
         vdi = engine.db.find("VDI", vbd["VDI"])
@@ -173,9 +171,6 @@ def boot(engine: Engine, vm: Row, host: Row, *, paused: bool) -> None:
     _measure(engine, vm, start_time=engine.now())
     _open_console(engine, vm, host)
     _meet_guest(engine, vm)
-    dom0 = engine.dom0s.get(host.ref)
-    if dom0 is not None:
-        dom0.domain_started(vm)
 
 
 def new_generation(engine: Engine) -> str:
@@ -230,9 +225,6 @@ def _meet_guest(engine: Engine, vm: Row) -> None:
 def release(engine: Engine, vm: Row, power_state: str) -> None:
     """The domain is gone: no domid, no host, nothing attached."""
     db = engine.db
-    dom0 = engine.dom0s.get(vm["resident_on"])
-    if dom0 is not None:
-        dom0.domain_stopped(vm)
     for ref in [*vm["VBDs"], *vm["VIFs"]]:
         if db.rows[ref]["currently_attached"]:
             detach(engine, db.rows[ref])
@@ -282,13 +274,9 @@ def _after(engine: Engine, vm: Row, event: str) -> None:
     """What the VM's actions_after_* ask for when its domain ends."""
     if vm["power_state"] != "Suspended" and vm[f"actions_after_{event}"] == "restart":
         host = engine.db.get("host", vm["resident_on"])
-        detached = [engine.db.rows[r] for r in [*vm["VBDs"], *vm["VIFs"]]]
-        attached = [row for row in detached if row["currently_attached"]]
-        for row in attached:
-            detach(engine, row)
-        old = engine.dom0s.get(host.ref)
-        if old is not None:
-            old.domain_stopped(vm)
+        for ref in [*vm["VBDs"], *vm["VIFs"]]:
+            if engine.db.rows[ref]["currently_attached"]:
+                detach(engine, engine.db.rows[ref])
         boot(engine, vm, host, paused=False)
         return
     halt(engine, vm)
@@ -318,7 +306,12 @@ def _switch(call: Call, ref: str, name: str, power_state: str) -> str:
 def suspend_sr(engine: Engine, vm: Row) -> Row:
     host = engine.db.find("host", vm["resident_on"])
     pool = engine.pool
-    for ref in (vm["suspend_SR"], host["suspend_image_sr"] if host else NULL, pool["suspend_image_SR"], pool["default_SR"]):
+    for ref in (
+        vm["suspend_SR"],
+        host["suspend_image_sr"] if host else NULL,
+        pool["suspend_image_SR"],
+        pool["default_SR"],
+    ):
         sr = engine.db.find("SR", ref)
         if sr is not None and chains.plugged(engine.db, sr):
             return sr

@@ -326,7 +326,8 @@ def retrieve_wlb_recommendations(call: Call, ref: str) -> dict[str, Any]:
 @method("VM.create_new_blob")
 def create_new_blob(call: Call, ref: str, name: str, mime_type: str, public: bool) -> str:
     vm = call.row("VM", ref)
-    blob = call.db.create("blob", {"name_label": name, "mime_type": mime_type or "application/octet-stream", "public": public})
+    blob = call.db.create(
+        "blob", {"name_label": name, "mime_type": mime_type or "application/octet-stream", "public": public}
+    )
     call.db.set(vm, "blobs", {**vm["blobs"], name: blob.ref})
     return blob.ref
-

@@ -14,19 +14,12 @@ from xenapi_host.simulator.vdi import copied
 from xenapi_host.simulator.vm import new_domid
 from xenapi_host.simulator.vm_operations import operation, refuse
 
-_INTRA_POOL_VIF = (
-    "VIF mapping is not allowed for intra-pool migration -all VIFs must be on the same network"
-)
+_INTRA_POOL_VIF = "VIF mapping is not allowed for intra-pool migration -all VIFs must be on the same network"
 
 
 def move(engine: Engine, vm: Row, host: Row) -> None:
     """The domain goes on over there, under a new number."""
-    old, new = engine.dom0s.get(vm["resident_on"]), engine.dom0s.get(host.ref)
-    if old is not None:
-        old.domain_stopped(vm)
     engine.db.update(vm, {"resident_on": host.ref, "domid": new_domid(engine, host)})
-    if new is not None:
-        new.domain_started(vm)
 
 
 @method("VM.pool_migrate")

@@ -77,10 +77,10 @@ def demo_pool(
         {"name_label": "Pool-wide network associated with eth0", "bridge": "xenbr0", "managed": True, "MTU": "1500"},
     )
     pool = engine.db.create("pool", {"name_label": name, "restrictions": {}})
-    members = []
+    members: list[Row] = []
     for number in range(hosts):
         address = addresses[number] if addresses else f"127.0.0.{number + 1}"
-        host = add_host(engine, f"{name}-host{number + 1}", address, shape, master=not members)
+        host = add_host(engine, f"{name}-host{number + 1}", address, shape)
         _pif(engine, host, network, number, address)
         members.append(host)
         if not number:
@@ -93,7 +93,7 @@ def demo_pool(
     return engine
 
 
-def add_host(engine: Engine, name: str, address: str, shape: HostShape, *, master: bool) -> Row:
+def add_host(engine: Engine, name: str, address: str, shape: HostShape) -> Row:
     db = engine.db
     metrics = db.create(
         "host_metrics",
@@ -227,6 +227,7 @@ def add_sr(engine: Engine, name: str, kind: str, hosts: list[Row], size: int, co
         "SR",
         {"name_label": name, "type": kind, "content_type": "user", "shared": len(hosts) > 1 or kind == "nfs"},
     )
+    engine.db.set(sr, "physical_size", str(size))
     engine.storage.open(sr["uuid"], size)
     for host in hosts:
         repositories.mark_plugged(engine, repositories.plug_row(engine, host, sr, config, plugged=False))
@@ -238,7 +239,8 @@ def _storage(engine: Engine, hosts: list[Row], shape: HostShape) -> Row:
         config = {"server": "127.0.0.1", "serverpath": "/export/pool"}
         return add_sr(engine, "NFS storage", "nfs", hosts, shape.disk_bytes, config)
     made = [
-        add_sr(engine, "Local storage", shape.sr_type, [host], shape.disk_bytes, {"device": "/dev/sda3"}) for host in hosts
+        add_sr(engine, "Local storage", shape.sr_type, [host], shape.disk_bytes, {"device": "/dev/sda3"})
+        for host in hosts
     ]
     for host, sr in zip(hosts, made, strict=True):
         engine.db.set(host, "suspend_image_sr", sr.ref)
@@ -324,7 +326,7 @@ def recorded_world(engine: Engine, *, hosts: int = 1, addresses: list[str] | Non
     members = []
     for number in range(hosts):
         address = addresses[number] if addresses else f"127.0.0.{number + 1}"
-        host = add_host(engine, f"rec-host{number + 1 if hosts > 1 else ''}", address, shape, master=not number)
+        host = add_host(engine, f"rec-host{number + 1 if hosts > 1 else ''}", address, shape)
         members.append(host)
         if network is not None:
             _pif(engine, host, network, number, address)
@@ -335,10 +337,11 @@ def recorded_world(engine: Engine, *, hosts: int = 1, addresses: list[str] | Non
     for host in members:
         db.set(host, "suspend_image_sr", dummy.ref)
     db.update(pool, {"default_SR": dummy.ref, "suspend_image_SR": dummy.ref})
-    db.create("network", {"name_label": "rec-net", "bridge": "xapi0", "managed": True, "default_locking_mode": "unlocked"})
+    db.create(
+        "network", {"name_label": "rec-net", "bridge": "xapi0", "managed": True, "default_locking_mode": "unlocked"}
+    )
     _drivers(engine, ("file", "dummy", "iso"))
     _roles(engine)
     _template(engine, "rec-template", default=False, config={"disks": "<provision></provision>"})
     db.create("secret", {"value": engine.new_uuid()})
     return engine
-

@@ -1,0 +1,73 @@
+"""`python -m xenapi_host.simulator`: one simulated pool, until SIGTERM or Ctrl-C. Prints its URL when it answers."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.full import FullPool
+from xenapi_host.simulator.worlds import HostShape, demo_pool, recorded_world
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="celltree xenserver", description="A simulated XenServer pool.")
+    parser.add_argument(
+        "--port", type=int, default=8480, help="port on each host's loopback address; 0 takes a free one"
+    )
+    parser.add_argument("--hosts", type=int, default=2, help="how many hosts the pool has (1 to 200)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the pool; it survives restarts")
+    parser.add_argument("--user", default="root")
+    parser.add_argument("--password", default="xen")
+    parser.add_argument("--world", choices=("demo", "recorded"), default="demo")
+    parser.add_argument("--name", default="demo", help="the pool's name and the prefix of its hosts' names")
+    parser.add_argument("--ram-mib", type=int, default=16 * 1024, help="memory of each host")
+    parser.add_argument("--cpus", type=int, default=8)
+    parser.add_argument("--disk-gib", type=int, default=200, help="size of each storage repository")
+    parser.add_argument("--sr", choices=("ext", "nfs"), default="ext", help="nfs: one repository shared by the pool")
+    parser.add_argument("--https", action="store_true", help="serve HTTPS with a certificate made in the data folder")
+    return parser
+
+
+def _world(options: argparse.Namespace, engine: Engine) -> Engine:
+    if options.world == "recorded":
+        return recorded_world(engine, hosts=options.hosts)
+    shape = HostShape(
+        ram_mib=options.ram_mib, cpus=options.cpus, disk_bytes=options.disk_gib * 2**30, sr_type=options.sr
+    )
+    return demo_pool(engine, hosts=options.hosts, shape=shape, name=options.name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not 1 <= options.hosts <= 200:
+        parser.error("--hosts must be 1 to 200: each host has an address of its own on the loopback network")
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        pool = FullPool(
+            options.data,
+            lambda engine: _world(options, engine),
+            port=options.port,
+            user=options.user,
+            password=options.password,
+            https=options.https,
+        )
+    except OSError as error:
+        print(f"celltree xenserver: {error}; choose another --port or --data", file=sys.stderr)
+        return 1
+    print(pool.start(), flush=True)
+    stopped.wait()
+    pool.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

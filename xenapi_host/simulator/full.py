@@ -1,0 +1,99 @@
+"""A whole simulated pool in a folder: engine, VHD files, dom0 roots, journal, and the HTTP face."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from xenapi_host.simulator.dom0 import Dom0
+from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.journal import Journal
+from xenapi_host.simulator.server import PoolServer
+from xenapi_host.simulator.vhd_storage import VhdStorage
+
+World = Callable[[Engine], Engine]
+
+
+class FullPool:
+    """Opens the pool kept in `data`, or builds `world` there. `start` listens and returns the master's URL."""
+
+    def __init__(
+        self,
+        data: Path,
+        world: World,
+        *,
+        port: int = 0,
+        user: str = "root",
+        password: str = "xen",
+        https: bool = False,
+        seed: int | None = None,
+        login_delay: float = 0.0,
+    ) -> None:
+        data.mkdir(parents=True, exist_ok=True)
+        self.data = data.resolve()
+        self.storage = VhdStorage(self.data / "sr")
+        self.engine = Engine(storage=self.storage, seed=seed, user=user, password=password)
+        self.engine.login_delay = login_delay
+        self.journal = Journal(self.engine, self.data / "database.jsonl")
+        self.restored = self.journal.restore()
+        if not self.restored:
+            world(self.engine)
+        socket = self.data / "xapi.socket"
+        for host in self.engine.db.all("host"):
+            dom0 = Dom0(self.data / "dom0" / host["uuid"], self.storage, socket)
+            self.engine.dom0s[host.ref] = dom0
+            for ref in host["PBDs"]:
+                pbd = self.engine.db.rows[ref]
+                if pbd["currently_attached"]:
+                    path = dom0.mount(self.engine.db.get("SR", pbd["SR"])["uuid"])
+                    self.engine.db.set(pbd, "device_config", {**pbd["device_config"], "path": path})
+        self.journal.follow()
+        tls = _certificate(self.data) if https else None
+        self.server = PoolServer(self.engine, port, tls=tls)
+        self.server.serve_socket(socket)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def dom0(self, number: int = 0) -> Dom0:
+        """The private root of the n-th host."""
+        return self.engine.dom0s[self.engine.db.refs("host")[number]]
+
+    def start(self) -> str:
+        self.server.start()
+        return self.url
+
+    def stop(self) -> None:
+        self.server.stop()
+        with self.engine.lock:
+            self.journal.save()
+            self.journal.close()
+
+
+def _certificate(data: Path) -> ssl.SSLContext:
+    """A certificate of our own, made once; clients pin it or take it from certificate.pem."""
+    certificate, key = data / "certificate.pem", data / "key.pem"
+    if not certificate.exists():
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "3650",
+            "-subj",
+            "/CN=127.0.0.1",
+        ]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except FileNotFoundError:
+            raise SystemExit("openssl is needed for --https: install it, or leave --https out") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -1,0 +1,176 @@
+"""The HTTP face: XML-RPC on every POST path, JSON-RPC on /jsonrpc, disks on /import_raw_vdi and /export_raw_vdi.
+
+Each host of the pool listens on an address of its own, all on one port; slaves send clients to the master.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from xenapi_host.simulator import raw_vdi, wire_json, wire_xml
+from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.failure import Failure, Fault
+from xenapi_host.simulator.http_wire import (
+    Listener,
+    Request,
+    Response,
+    UnixListener,
+    forbidden,
+    trouble,
+    unauthorised,
+    unsupported,
+)
+from xenapi_host.simulator.sundry import METHODS_OF_NO_CLASS, list_methods
+
+_ORIGIN = [("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Headers", "X-Requested-With")]
+_METHODS = ("GET", "POST", "PUT", "OPTIONS", "CONNECT")
+
+# Handlers XAPI has and the simulator has not: they ask for credentials first, as XAPI's do. (method, path) -> realm
+REALMS = {
+    ("GET", "/rrd_updates"): "rrd_updates",
+    ("GET", "/host_rrd"): "host_rrd",
+    ("GET", "/vm_rrd"): "vm_rrd",
+    ("GET", "/sr_rrd"): "sr_rrd",
+    ("GET", "/export"): "get_export",
+    ("GET", "/export_metadata"): "get_export_metadata",
+    ("PUT", "/import"): "put_import",
+    ("PUT", "/import_metadata"): "put_import_metadata",
+    ("GET", "/console"): "connect_console_ws",
+    ("CONNECT", "/console"): "connect_console",
+    ("GET", "/pool/xmldbdump"): "get_pool_xml_db_sync",
+    ("GET", "/host_backup"): "get_host_backup",
+    ("GET", "/services"): "get_services",
+    ("GET", "/system-status"): "get_system_status",
+    ("GET", "/audit_log"): "get_audit_log",
+    ("GET", "/export_raw_vdi"): "get_export_raw_vdi",
+    ("PUT", "/import_raw_vdi"): "put_import_raw_vdi",
+}
+
+
+class Face:
+    """What one address of the pool answers. `host` is the member that listens there."""
+
+    def __init__(self, engine: Engine, host: str | None = None) -> None:
+        self.engine = engine
+        self.host = host
+
+    def __call__(self, request: Request) -> Response:
+        if request.method == "POST":
+            return self._post(request)
+        if request.method == "OPTIONS":
+            methods = ("Access-Control-Allow-Methods", "POST")
+            return Response(content_type="", headers=[*_ORIGIN, methods])
+        if request.method not in _METHODS:
+            return unsupported(request.method)
+        realm = REALMS.get((request.method, request.path))
+        if realm is not None:
+            return self._handler(request, realm)
+        if request.path == "/blob":
+            return Response(status=400, content_type="text/html", close=True)
+        return forbidden()
+
+    def _post(self, request: Request) -> Response:
+        if request.length is None:
+            return trouble('Failure("We require a content-length: HTTP header")')
+        body = request.body()
+        if not body:
+            return trouble('Failure("We require a content-length: HTTP header")')
+        try:
+            if request.path == "/json" or request.path.startswith("/jsonrpc"):
+                return Response(body=self._json(body), content_type="application/json", headers=_ORIGIN)
+            return Response(body=self._xml(body), content_type="text/xml", headers=_ORIGIN)
+        except (wire_xml.Malformed, wire_json.Malformed, Fault) as error:
+            return trouble(str(error))
+
+    def _xml(self, body: bytes) -> bytes:
+        name, params = wire_xml.method_call(body)
+        if name in METHODS_OF_NO_CLASS:
+            return wire_xml.success(list_methods(), bare=True)
+        if not name:
+            raise wire_xml.Malformed("Xmlrpc.Parse_error")
+        try:
+            return wire_xml.success(self.engine.call(name, params, host=self.host))
+        except Failure as failed:
+            return wire_xml.failure(failed)
+
+    def _json(self, body: bytes) -> bytes:
+        request = wire_json.Request(body)
+        if request.method in METHODS_OF_NO_CLASS:
+            return request.success(list_methods())
+        try:
+            return request.success(self.engine.call(request.method, request.params, host=self.host))
+        except Failure as failed:
+            return request.failure(failed)
+
+    def _handler(self, request: Request, realm: str) -> Response:
+        try:
+            session = self._session_of(request)
+        except ValueError as error:
+            return trouble(f'Failure("Unknown authorization header: {error}")')
+        if session is None:
+            return unauthorised(realm)
+        if request.path.endswith("_raw_vdi"):
+            return raw_vdi.answer(self.engine, request)
+        if request.path == "/export":
+            return self._export(request)
+        if request.path == "/console":
+            return trouble("Console.Failure")
+        return Response(status=404, content_type="text/html", close=True)
+
+    def _export(self, request: Request) -> Response:
+        uuid = request.query.get("uuid", "")
+        with self.engine.lock:
+            known = self.engine.db.by_uuid("VM", uuid)
+        return trouble(f"UUID_INVALID: [ VM; {uuid} ]") if known is None else trouble("NOT_IMPLEMENTED: [ export ]")
+
+    def _session_of(self, request: Request) -> str | None:
+        """Whoever asks, by a session or by name and password; None for nobody we know."""
+        given = request.query.get("session_id") or request.headers.get("cookie", "").partition("session_id=")[2]
+        with self.engine.lock:
+            if given:
+                return given if self.engine.db.find("session", given) is not None else None
+            known = request.credentials()
+            if known is None or self.engine.credentials.get(known[0]) != known[1]:
+                return None
+            return known[0]
+
+
+class PoolServer:
+    """All addresses of one pool. `start` returns when every one listens; `stop` ends them and their connections."""
+
+    def __init__(self, engine: Engine, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        self.engine = engine
+        hosts = engine.db.all("host")
+        hosts.sort(key=lambda host: host.ref != engine.pool["master"])
+        self.listeners: list[Listener] = []
+        for host in hosts:
+            listener = Listener((host["address"], port), Face(engine, host.ref), tls)
+            port = int(listener.server_address[1])
+            self.listeners.append(listener)
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://{hosts[0]['address']}:{port}"
+        self.urls = [f"{scheme}://{host['address']}:{port}" for host in hosts]
+        self.port = port
+        engine.url = self.url
+
+    def serve_socket(self, path: Path) -> None:
+        """Also answer on a Unix socket, for scripts in dom0."""
+        path.unlink(missing_ok=True)
+        self.listeners.append(UnixListener(str(path), Face(self.engine)))
+
+    def start(self) -> None:
+        for listener in self.listeners:
+            _run(listener.serve_forever)
+
+    def stop(self) -> None:
+        for listener in self.listeners:
+            listener.shutdown()
+            listener.server_close()
+            listener.drop_connections()
+
+
+def _run(work: Callable[[float], None]) -> None:
+    threading.Thread(target=work, args=(0.1,), daemon=True, name="simulator-listener").start()
