@@ -10,8 +10,10 @@ from api_cell.images import Images
 from api_cell.placing import Market
 from api_cell.rows import ROWS, Phase, ServerRow
 from cells import codec
+from cells.config import fill
 from cells.decision import NOTHING, Decision, Job
 from cells.errors import Permanent
+from cells.house import Parts
 from cells.identity import Identity
 from cells.messages import (
     Accepted,
@@ -106,6 +108,17 @@ class ApiRole:
             JobEnded: lambda view, received, body, now: NOTHING,
             Ack: lambda view, received, body, now: NOTHING,
         }
+
+    @classmethod
+    def make(cls, parts: Parts) -> "ApiRole":
+        """`extras` may have "images": where images are kept (api_cell.images)."""
+        return cls(
+            identity=parts.identity,
+            new_id=parts.new_id,
+            draw=lambda: int.from_bytes(parts.random_bytes(7), "big") / (1 << 56),
+            settings=fill(ApiSettings, parts.settings, "settings"),
+            images=parts.extras.get("images"),
+        )
 
     def load(self, view: View, now: Instant) -> None:
         self.neighbourhood.load(view, now)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cells import codec
+from cells.config import fill
 from cells.decision import NOTHING, Decision, Job
 from cells.errors import Permanent
+from cells.house import Parts
 from cells.identity import Identity
 from cells.messages import (
     Ack,
@@ -129,6 +131,17 @@ class ComputeRole:
             JobEnded: lambda view, received, body, now: self._ended(view, received, body, now),
             Expired: lambda view, received, body, now: NOTHING,
         }
+
+    @classmethod
+    def make(cls, parts: Parts) -> "ComputeRole":
+        """`extras` may have "faces": light hosts of this process, by the name in a pool's light: URL."""
+        return cls(
+            identity=parts.identity,
+            store=parts.store,
+            new_id=parts.new_id,
+            settings=fill(ComputeSettings, parts.settings, "settings"),
+            faces=parts.extras.get("faces"),
+        )
 
     def load(self, view: View, now: Instant) -> None:
         self.neighbourhood.load(view, now)

@@ -39,9 +39,9 @@ class PoolRow:
 @row("hosts", key=("uuid",), indexes=(("pool",),))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRow:
-    """A host, what it has for guests after reserve and overcommit, and what of that is free after claims; the
-    claim of a build is in the same transaction as the instance. `sr`: the storage repository its servers' disks are on; `group`: the name of the storage group where that
-    is shared, else empty and `free_disk_gib` is the host's own."""
+    """A host: what it has for guests after reserve and overcommit, and what of that is free after claims. The claim
+    of a build is in the same transaction as the instance. `sr`: the storage repository its servers' disks are on;
+    `group`: the name of the storage group where that is shared, else empty and `free_disk_gib` is the host's own."""
 
     uuid: str
     pool: str

@@ -1,0 +1,178 @@
+"""A house: the cells that run in this process. A daemon is a house of one cell; the demo, the stories and the
+benchmarks are houses of many. Only URLs differ.
+
+Roles come by entry point (group celltree.roles), so that nothing here imports them: an entry point names a class with
+`name`, `rows` and `make(Parts)`.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from cells.broker import MemoryExchanges, open_broker
+from cells.config import CellConfig, identity
+from cells.errors import BadInput
+from cells.identity import Identity
+from cells.model import CellState
+from cells.names import NEVER, CellName, Ids, Instant
+from cells.node import Bell, Node, NodeSettings
+from cells.ports import Clock, NewId, Role, Unit
+from cells.rows import EdgeRow
+from cells.store.sql import SqlStore
+
+ROLES = "celltree.roles"
+
+
+def system_clock() -> Instant:
+    """Microseconds since 1970, now."""
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a role is made of. `settings` are the role's own, as the configuration gives them; `extras` are things that
+    only this process has (light hosts, an image folder), by name."""
+
+    identity: Identity
+    store: SqlStore
+    clock: Clock
+    new_id: NewId
+    random_bytes: Callable[[int], bytes]
+    settings: Mapping[str, Any]
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RoleClass(Protocol):
+    """What an entry point of the group celltree.roles names."""
+
+    name: str
+    rows: tuple[type, ...]
+
+    @classmethod
+    def make(cls, parts: Parts) -> Role:
+        """A role from its parts; BadInput for settings that are not valid."""
+
+
+def role_class(name: str) -> RoleClass:
+    """The role of this name; BadInput lists those there are."""
+    found = {entry.name: entry for entry in entry_points(group=ROLES)}
+    if name not in found:
+        raise BadInput(f"role {name!r} is not installed; there are: {', '.join(sorted(found)) or 'none'}")
+    loaded: RoleClass = found[name].load()
+    return loaded
+
+
+@dataclass(slots=True, kw_only=True)
+class Cell:
+    """One cell of the house."""
+
+    config: CellConfig
+    identity: Identity
+    store: SqlStore
+    role: Role
+    node: Node
+
+    @property
+    def name(self) -> CellName:
+        return self.config.cell
+
+    def close(self) -> None:
+        self.node.close()
+        self.store.close()
+
+
+class House:
+    """Cells in one process, with their memory brokers. Clock and randomness are given: a story can be replayed."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock = system_clock,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        create_tables: bool = False,
+    ) -> None:
+        self.clock = clock
+        self.random_bytes = random_bytes
+        self.new_id = Ids(clock, random_bytes)
+        self.exchanges = MemoryExchanges()
+        self.cells: dict[CellName, Cell] = {}
+        self._create_tables = create_tables
+
+    def open(self, config: CellConfig, **extras: Any) -> Cell:
+        """Bring a cell up, with its database as it is. Its loop does not run yet: step it, or run cell.node.run."""
+        who = identity(config)
+        kind = role_class(config.role)
+        store = SqlStore(config.database, kind.rows)
+        if self._create_tables:
+            store.create_all()
+        parts = Parts(
+            identity=who,
+            store=store,
+            clock=self.clock,
+            new_id=self.new_id,
+            random_bytes=self.random_bytes,
+            settings=config.settings,
+            extras=extras,
+        )
+        role = kind.make(parts)
+        bell = Bell()
+        node = Node(
+            store=store,
+            broker=open_broker(config.broker, config.cell, bell, exchanges=self.exchanges),
+            role=role,
+            identity=who,
+            clock=self.clock,
+            new_id=self.new_id,
+            bell=bell,
+            settings=NodeSettings(
+                daemon=config.daemon,
+                tick=config.tick,
+                batch=config.batch,
+                threads=config.threads,
+                per_lane=config.per_lane,
+            ),
+        )
+        cell = Cell(config=config, identity=who, store=store, role=role, node=node)
+        self.cells[config.cell] = cell
+        return cell
+
+    def join(self, parent: CellName, child: CellName) -> None:
+        """Register an edge at both of its ends."""
+        up, down = self.cells[parent], self.cells[child]
+        with up.store.unit() as unit:
+            save_edge(unit, up.identity, down.identity.says.uuid, child, False, down.config.broker, self.random_bytes)
+        with down.store.unit() as unit:
+            save_edge(unit, down.identity, up.identity.says.uuid, parent, True, up.config.broker, self.random_bytes)
+
+    def settle(self, most: int = 10_000) -> None:
+        """Step every cell until none has anything to do; time stands still meanwhile."""
+        for _ in range(most):
+            if not any([cell.node.step() for cell in self.cells.values()]):
+                return
+        raise AssertionError(f"the house did not come to rest in {most} rounds")
+
+    def next_due(self) -> Instant:
+        """When the next thing is due in any cell."""
+        return min((cell.node.next_due() for cell in self.cells.values()), default=NEVER)
+
+    def close(self) -> None:
+        for cell in self.cells.values():
+            cell.close()
+        self.cells.clear()
+
+
+def save_edge(
+    unit: Unit,
+    own: Identity,
+    uuid: bytes,
+    neighbour: CellName,
+    parent: bool,
+    url: str,
+    random_bytes: Callable[[int], bytes],
+) -> None:
+    """Save the edge to a neighbour in a cell's own database; the neighbour's broker URL is kept sealed."""
+    box = own.keep(url.encode(), random_bytes)
+    unit.save(EdgeRow(neighbour=neighbour, parent=parent, uuid=uuid, state=CellState.ENABLED, url=box))

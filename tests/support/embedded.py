@@ -1,0 +1,223 @@
+"""A tree of cells in one process for tests: SQLite in memory, memory brokers, light hosts, and a clock that only moves
+when told to. The demo's tree unless another is given."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from api_cell.rows import OpenIntent, Phase, ServerRow
+from api_cell.status import settle
+from cells import codec
+from cells.config import CellConfig
+from cells.house import Cell, House
+from cells.identity import RootKey, new_key
+from cells.messages import Intent, kind_of
+from cells.model import BuildSpec, Flavor, ImageRef
+from cells.names import SECOND, Instant
+from cells.record import Record
+from cells.rows import WakeRow, shard_of
+from compute_cell.rows import InstanceRow, PoolRow
+from xenapi_host.session import Session, in_process
+from xenapi_host.simulator.light import LightPool
+
+START = 1_750_000_000 * SECOND
+TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)
+SMALL = Flavor(id="2", name="m1.small", vcpus=1, ram_mib=1024, disk_gib=2)
+IMAGE = ImageRef(id="11111111-1111-1111-1111-111111111111", name="demo-linux", url="http://127.0.0.1:9/image", size=1)
+
+DEMO: Mapping[str, Sequence[str]] = {
+    "east": (),
+    "west": (),
+    "dfw": ("east", "west"),
+    "ord": ("east", "west"),
+    "dfw-1": ("dfw",),
+    "ord-1": ("ord",),
+    "shared-1": ("dfw", "ord"),
+}
+
+
+class SeededBytes:
+    """A stream of bytes that looks random and is the same for the same seed."""
+
+    def __init__(self, seed: str) -> None:
+        self._seed = seed.encode()
+        self._count = 0
+
+    def __call__(self, length: int) -> bytes:
+        out = b""
+        while len(out) < length:
+            self._count += 1
+            out += hashlib.blake2b(self._seed + self._count.to_bytes(8, "big")).digest()
+        return out[:length]
+
+
+@dataclass
+class ManualClock:
+    now: Instant = START
+
+    def __call__(self) -> Instant:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += int(seconds * SECOND)
+
+
+@dataclass
+class Tree:
+    """The running tree and what tests do to it."""
+
+    house: House
+    clock: ManualClock
+    pools: dict[str, LightPool]
+    root: RootKey
+    configs: dict[str, CellConfig] = field(default_factory=dict)
+    faces: dict[str, Callable[[], Session]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Cell:
+        return self.house.cells[name]
+
+    def settle(self) -> None:
+        self.house.settle()
+
+    def run(self, seconds: float) -> None:
+        """Let time pass in steps of a quarter of a second, everything that comes due being done."""
+        for _ in range(max(1, int(seconds * 4))):
+            self.house.settle()
+            self.clock.advance(0.25)
+        self.house.settle()
+
+    def close(self) -> None:
+        self.house.close()
+
+    # --- what a front door would do ---
+
+    def build(
+        self, api: str, name: str = "vm", flavor: Flavor = TINY, image: ImageRef = IMAGE, **more: Any
+    ) -> bytes:
+        now = self.clock()
+        wish = OpenIntent(number=1, action="place", at=now, request=f"req-{name}")
+        row = settle(
+            ServerRow(
+                id=self.house.new_id(),
+                project="demo",
+                user="demo",
+                name=name,
+                created=now,
+                updated=now,
+                request=wish.request,
+                status="",
+                vm_state="",
+                number=1,
+                deadline=now + 600 * SECOND,
+                spec=BuildSpec(name=name, project="demo", user="demo", flavor=flavor, image=image, **more),
+                intents=(wish,),
+            )
+        )
+        self._save(api, row, wish, b"")
+        return row.id
+
+    def ask(self, api: str, server: bytes, command: Any) -> None:
+        from dataclasses import replace
+
+        row = self.server(api, server)
+        action = kind_of(command).name
+        wish = OpenIntent(number=row.number + 1, action=action, at=self.clock(), request=f"req-{action}")
+        phase = Phase.DELETING if action == "server.delete" else row.phase
+        row = settle(replace(row, number=wish.number, intents=(*row.intents, wish), phase=phase))
+        self._save(api, row, wish, codec.pack(command))
+
+    def _save(self, api: str, row: ServerRow, wish: OpenIntent, body: bytes) -> None:
+        record = Record(
+            id=self.house.new_id(),
+            body=Intent(action=wish.action, number=wish.number, body=body),
+            origin=api,
+            destination=api,
+            server=row.id,
+            request=wish.request,
+        )
+        cell = self[api]
+        with cell.store.unit() as unit:
+            wake = WakeRow(
+                id=record.id, shard=shard_of(row.id), due=wish.at, server=row.id, data=codec.pack_record(record)
+            )
+            unit.save(row, wake)
+        cell.node.poke()
+
+    # --- what can be seen ---
+
+    def server(self, api: str, server: bytes) -> ServerRow:
+        found = self.find_server(api, server)
+        assert found is not None, "the server is gone"
+        return found
+
+    def find_server(self, api: str, server: bytes) -> ServerRow | None:
+        with self[api].store.unit(lock=False) as unit:
+            return unit.get(ServerRow, server)
+
+    def instance(self, leaf: str, server: bytes) -> InstanceRow | None:
+        with self[leaf].store.unit(lock=False) as unit:
+            return unit.get(InstanceRow, server)
+
+    def vms(self, leaf: str) -> list[dict[str, Any]]:
+        """Every VM of ours on a leaf's hosts, as XenAPI records."""
+        session = self.pools[leaf].login()
+        records = session.call("VM.get_all_records")
+        session.close()
+        return [
+            record
+            for record in records.values()
+            if not record["is_a_template"] and not record["is_control_domain"]
+        ]
+
+
+def make_tree(
+    shape: Mapping[str, Sequence[str]] = DEMO,
+    *,
+    seed: str = "tree",
+    hosts: int = 2,
+    leaves: Sequence[str] | None = None,
+    start: bool = True,
+) -> Tree:
+    """The tree, certified, joined, its pools measured and its capacity known at the top."""
+    clock = ManualClock()
+    random_bytes = SeededBytes(seed)
+    house = House(clock=clock, random_bytes=random_bytes, create_tables=True)
+    root = RootKey(random_bytes(32))
+    parents = {parent for above in shape.values() for parent in above}
+    if leaves is None:
+        leaves = [name for name, above in shape.items() if above and name not in parents]
+    tree = Tree(house=house, clock=clock, pools={}, root=root)
+    for name, above in shape.items():
+        role = "compute" if above else "api"
+        seed_bytes, public = new_key(random_bytes)
+        certificate = root.certify(name, house.new_id(), role, public, clock())
+        settings: dict[str, Any] = {"mute_after": 12.0}
+        if role == "compute":
+            settings |= {"measure_every": 30.0, "digest_every": 10.0, "clean_seconds": 0.0}
+        config = CellConfig(
+            cell=name,
+            role=role,
+            database="sqlite://",
+            broker=f"memory://{name}",
+            key=seed_bytes.hex(),
+            certificate=certificate.hex(),
+            root=root.public.hex(),
+            tick=1.0,
+            threads=0,
+            settings=settings,
+        )
+        tree.configs[name] = config
+        if name in leaves:
+            tree.pools[name] = pool = LightPool(hosts=hosts, name=name, seed=len(tree.pools), clock=lambda: clock() / SECOND)
+            tree.faces[name] = lambda pool=pool: in_process(pool.login(), clock=lambda: clock() / SECOND, sleep=lambda _: None)
+        cell = house.open(config, faces=tree.faces)
+        if name in leaves:
+            with cell.store.unit() as unit:
+                unit.save(PoolRow(name=name, url=f"light:{name}", user="root", secret=b""))
+    for name, above in shape.items():
+        for parent in above:
+            house.join(parent, name)
+    if start:
+        tree.run(6)
+    return tree
