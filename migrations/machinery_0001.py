@@ -2,6 +2,8 @@
 
 from migrations.tables import blob, boolean, create_table, identity, integer, state, string, text
 
+BY_DAY = "RANGE COLUMNS (id) (PARTITION rest VALUES LESS THAN (MAXVALUE))"
+
 
 def create() -> None:
     """Create them."""
@@ -11,6 +13,7 @@ def create() -> None:
         integer("expires"),
         key=("id",),
         indexes=(("expires",),),
+        partition_by=BY_DAY,
     )
     create_table(
         "outbox",
@@ -80,6 +83,7 @@ def create() -> None:
         blob("data"),
         key=("id",),
         indexes=(("at",),),
+        partition_by=BY_DAY,
     )
     create_table(
         "edges",
@@ -129,4 +133,5 @@ def create() -> None:
         blob("detail", nullable=True),
         key=("id",),
         indexes=(("server", "id"), ("request", "id")),
+        partition_by=BY_DAY,
     )

@@ -50,10 +50,14 @@ def blob(name: str, *, nullable: bool = False) -> sa.Column[Any]:
 
 
 def create_table(
-    name: str, *columns: sa.Column[Any], key: tuple[str, ...], indexes: tuple[tuple[str, ...], ...] = ()
+    name: str,
+    *columns: sa.Column[Any],
+    key: tuple[str, ...],
+    indexes: tuple[tuple[str, ...], ...] = (),
+    partition_by: str = "",
 ) -> None:
-    """Create a table and its indexes. What is there already is left: MariaDB cannot take back half a revision, so an
-    interrupted one is run again from its beginning."""
+    """Create a table and its indexes; `partition_by` is for MariaDB. What is there already is left: MariaDB cannot take
+    back half a revision, so an interrupted one is run again from its beginning."""
     there = sa.inspect(op.get_bind())
     if not there.has_table(name):
         options: dict[str, Any] = {
@@ -61,6 +65,8 @@ def create_table(
             for dialect in _MYSQL
             for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
         }
+        if partition_by:
+            options |= {f"{dialect}_partition_by": partition_by for dialect in _MYSQL}
         op.create_table(name, *columns, sa.PrimaryKeyConstraint(*key), **options)
         there = sa.inspect(op.get_bind())
     existing = {index["name"] for index in there.get_indexes(name)}

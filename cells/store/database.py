@@ -5,7 +5,8 @@ layers of SQLAlchemy that cost more than the statement itself; SQLAlchemy keeps 
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -103,6 +104,26 @@ class Database:
         self._counted = threading.Lock()
         self.commits = 0
         self.commit_seconds = 0.0
+
+    @contextmanager
+    def connection(self) -> Iterator[sa.Connection]:
+        """A connection for what is no unit: schema changes, housekeeping. Committed when the block ends well."""
+        with self.writing() if self.is_sqlite else nullcontext(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be SQLite's one writer."""
+        self.begin_writing()
+        try:
+            yield
+        finally:
+            self.writer.release()
+
+    def begin_writing(self) -> None:
+        """Become SQLite's one writer, until `writer` is released."""
+        if not self.writer.acquire(timeout=self.lock_wait):
+            raise Conflict("waited too long for the unit that is writing", retry_after=0.0)
 
     def committed(self, seconds: float) -> None:
         """Count a commit."""
@@ -206,8 +227,7 @@ class Transaction:
     def _begin(self) -> None:
         database = self._database
         if database.one_connection or (self._lock and database.is_sqlite):
-            if not database.writer.acquire(timeout=database.lock_wait):
-                raise Conflict("waited too long for the unit that is writing", retry_after=0.0)
+            database.begin_writing()
             self._is_writer = True
         try:
             self._connection = database.engine.raw_connection()

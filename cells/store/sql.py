@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cells.errors import Temporary
+from cells.names import Instant
+from cells.store import partitions
 from cells.store.database import LOCK_WAIT_SECONDS, Database, Transaction
 from cells.store.failures import typed
 from cells.store.statements import Statements
@@ -59,14 +61,24 @@ class SqlStore:
         """Make the tables that are not there: for tests and stores in memory. Cells that live on upgrade their schema
         (cells.store.schema)."""
         try:
-            self.metadata.create_all(self._database.engine)
+            with self._database.connection() as connection:
+                self.metadata.create_all(connection)
+        except Exception as error:
+            raise typed(error) from error
+
+    def roll(self, now: Instant, keep: Instant = 30 * partitions.DAY) -> None:
+        """Let go of expired inbox marks and of story lines and parked messages older than `keep`, and make room for
+        the days to come. For one daemon of the cell, about once an hour; may be called again, and by several."""
+        try:
+            for row in partitions.DAILY:
+                partitions.roll(self._database.connection, row, self._tables[row][0].name, now, keep)
         except Exception as error:
             raise typed(error) from error
 
     def ping(self) -> None:
         """Raise Temporary when the database is out of reach."""
         try:
-            with self._database.engine.connect() as connection:
+            with self._database.connection() as connection:
                 connection.exec_driver_sql("SELECT 1")
         except Exception as error:
             raise Temporary(f"the database is out of reach: {getattr(error, 'orig', None) or error}") from error

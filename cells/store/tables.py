@@ -19,6 +19,7 @@ from sqlalchemy.dialects import mysql
 from cells import codec
 from cells.errors import CelltreeError, Permanent
 from cells.rows import MACHINERY, TABLES
+from cells.store import partitions
 
 Convert = Callable[[Any], Any]
 Key = tuple[Any, ...]
@@ -26,7 +27,8 @@ Key = tuple[Any, ...]
 STRING_LENGTH = 255
 _MYSQL = ("mysql", "mariadb")
 
-# utf8mb4_bin: names differ by case and accents, as they do in SQLite and in Python.
+# utf8mb4_bin: names differ by case and accents, as they do in SQLite and in Python. (Trailing spaces do not make two
+# names in MariaDB; who takes names from people refuses those.)
 _TABLE_OPTIONS: dict[str, Any] = {
     f"{dialect}_{option}": value
     for dialect in _MYSQL
@@ -108,6 +110,7 @@ class RowTable:
             ),
             *(sa.Index(f"ix_{self.name}_{'_'.join(index)}", *index) for index in declared.indexes),
             **_TABLE_OPTIONS,
+            **partitions.options(row),
         )
         self.key_of: Callable[[Any], Key] = _tuple_getter(self.key_names)
         self._values_of = _tuple_getter(self.names)

@@ -8,8 +8,9 @@ import pytest
 
 from cells.decision import Remove
 from cells.errors import BadInput, Conflict, Permanent, Temporary
+from cells.names import SECOND, Ids
 from cells.ports import After, Where
-from cells.rows import CounterRow, InboxRow
+from cells.rows import CounterRow, InboxRow, StoryRow
 from cells.store.sql import SqlStore
 from tests.support.stores import AnyStore, NewUrl, OpenStore
 from tests.support.things import THINGS, Colour, Pair, Part, Thing, id_of, thing
@@ -467,3 +468,55 @@ def test_store_in_memory_is_shared_by_threads() -> None:
         assert unit.count(Thing) == 40
         assert unit.count_up("c") == 41
     store.close()
+
+
+# --- rows that go by the day ---
+
+DAY = 24 * 3600 * SECOND
+NOW = 1_768_000_000 * SECOND
+
+
+def made_at(at: int, number: int = 0) -> bytes:
+    """A UUIDv7 of that instant."""
+    return Ids(lambda: at, lambda size: number.to_bytes(size, "big"))()
+
+
+def a_line(at: int) -> StoryRow:
+    return StoryRow(id=made_at(at), server=bytes(16), request="", at=at, cell="c", event="e")
+
+
+def test_roll_keeps_what_is_young_and_lets_old_days_go(store: SqlStore) -> None:
+    for day in range(0, 50, 5):
+        store.roll(NOW + day * DAY)
+        saved(store, a_line(NOW + day * DAY))
+    store.roll(NOW + 50 * DAY)
+    with store.unit() as unit:
+        ages = [(NOW + 50 * DAY - line.at) // DAY for line in unit.find(StoryRow, order=("id",), descending=True)]
+    assert ages in ([5, 10, 15, 20, 25], [5, 10, 15, 20, 25, 30])  # days are dropped as a whole
+
+
+def test_roll_never_lets_go_of_an_inbox_mark_that_has_not_expired(store: SqlStore) -> None:
+    store.roll(NOW)
+    far_ahead = NOW + 1000 * DAY
+    marks = [
+        InboxRow(id=made_at(NOW, 1), expires=NOW + 3 * DAY),
+        InboxRow(id=made_at(NOW - 100 * DAY, 2), expires=NOW + 3 * DAY),
+        InboxRow(id=made_at(far_ahead, 3), expires=NOW + 3 * DAY),
+        InboxRow(id=made_at(NOW + DAY, 4), expires=NOW + 9 * DAY),
+    ]
+    saved(store, *marks)
+    store.roll(NOW + 3 * DAY)
+    with store.unit() as unit:
+        assert set(unit.all(InboxRow)) == set(marks)
+    store.roll(NOW + 5 * DAY)
+    with store.unit() as unit:
+        assert unit.all(InboxRow) == (marks[3],)
+
+
+def test_roll_again_changes_nothing(store: SqlStore) -> None:
+    saved(store, a_line(NOW))
+    for _ in range(3):
+        store.roll(NOW)
+    with store.unit() as unit:
+        assert unit.all(StoryRow) == (a_line(NOW),)
+        assert unit.get(StoryRow, made_at(NOW)) == a_line(NOW)
