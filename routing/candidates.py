@@ -62,9 +62,8 @@ class Candidates:
                 self._capacities.update(name, capacity)
             self._entries[name] = (self._capacities.slots[name], entry)
             self._order = None
-        if len(self._entries) > len(roster) or any(name not in roster for name in self._entries):
-            for name in [name for name in self._entries if name not in roster]:
-                self._leave(name)
+        for name in self._entries.keys() - roster.keys():
+            self._leave(name)
 
     def _leave(self, name: CellName) -> None:
         if self._entries.pop(name, None) is not None:

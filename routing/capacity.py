@@ -71,29 +71,26 @@ class Capacities:
         """Put a leaf's capacity in place of what was known of it."""
         slot = self._slot_of(leaf)
         groups = {group.name: group.free_gib for group in capacity.groups}
-        shapes = [(known, shape) for known in capacity.classes for shape in known.shapes]
-        names = list(dict.fromkeys(shape.group for _, shape in shapes if shape.group))
+        shapes = [shape for known in capacity.classes for shape in known.shapes]
+        names = sorted({shape.group for shape in shapes} - {""})
         segments = self._room_for_segments(slot, 1 + len(names))
         at = segments.start
         self._segments[0, at : at + 1 + len(names)] = [-1, *(max(0, groups.get(name, 0)) for name in names)]
         segment_of = {"": at, **{name: at + 1 + number for number, name in enumerate(names)}}
         rows = self._room_for_rows(slot, len(shapes))
         self._rows[:, rows.slice] = 0
-        if shapes:
-            self._rows[:, rows.start : rows.start + len(shapes)] = np.array(
-                [
-                    (
-                        max(0, shape.ram_mib),
-                        max(0, shape.vcpus),
-                        max(0, shape.disk_gib),
-                        max(0, shape.hosts),
-                        segment_of[shape.group],
-                        self._class_number(known),
-                    )
-                    for known, shape in shapes
-                ],
+        at = rows.start
+        for known in capacity.classes:
+            if not known.shapes:
+                continue
+            part = self._rows[:, at : at + len(known.shapes)]
+            part[:5] = np.array(
+                [(one.ram_mib, one.vcpus, one.disk_gib, one.hosts, segment_of[one.group]) for one in known.shapes],
                 np.int64,
             ).T
+            part[5] = self._class_number(known)
+            np.maximum(part, 0, out=part)
+            at += len(known.shapes)
         self._touch(slot)
 
     def remove(self, leaf: CellName) -> None:

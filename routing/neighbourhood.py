@@ -30,7 +30,6 @@ class Neighbourhood:
         self.topology = Topology(here, mute_after=mute_after)
         self.roster = Roster()
         self._verify = verify
-        self._now: Instant = 0
         self._own_epoch: int | None = None
         self._memory: dict[CellName, EdgeMemory] = {}
         self._candidates: Candidates | None = None
@@ -39,7 +38,6 @@ class Neighbourhood:
 
     def load(self, view: View, now: Instant) -> None:
         """Take in the rows: at start, and now and then for what the cell's other daemons and its operators changed."""
-        self._now = now
         rows = {row.name: row for row in view.all(RosterRow) if row.name != self.here}
         gone = [name for name in self.roster if name not in rows]
         entries = self._read(
@@ -51,7 +49,6 @@ class Neighbourhood:
 
     def decide(self, view: View, received: Received, now: Instant) -> Decision:
         """What to do about a neighbour's hello (cell.hello_up, cell.hello_down); nothing for any other kind."""
-        self._now = now
         body = received.record.body
         sender = received.record.origin
         if not isinstance(body, HelloUp | HelloDown):
@@ -80,7 +77,6 @@ class Neighbourhood:
     def hellos(self, own: SignedCellRecord | None, now: Instant, new_id: Callable[[], Id]) -> Decision:
         """What to tell every neighbour, at a tick or sooner. `own` is this cell's newest record, signed; it has a new
         generation at every tick, or others take this cell for stale. An API cell needs none: it has no parents."""
-        self._now = now
         send: list[Record] = []
         if own is not None:
             self._own_epoch = self._verify(own).generation.epoch
@@ -106,9 +102,9 @@ class Neighbourhood:
 
     # --- asking ---
 
-    def next_hops(self, destination: CellName) -> tuple[CellName, ...]:
-        """The neighbours a packet for this cell may go to next, best first, as of the newest instant seen here."""
-        return self.topology.next_hops(destination, self._now)
+    def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
+        """The neighbours a packet for this cell may go to next, best first."""
+        return self.topology.next_hops(destination, now)
 
     @property
     def candidates(self) -> Candidates:

@@ -4,7 +4,7 @@ more leaf in `tried`.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from heapq import nlargest
 
 from cells.errors import BadInput
@@ -38,12 +38,27 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A whole decision, compact enough to be kept with the attempt and sent on the wire."""
+    """A whole decision, as plain columns that the codec can carry. `left_out`: how many leaves of each reason (empty:
+    kept) a shortened explanation no longer names."""
 
     chosen: CellName = ""
     draw: float = 0.0
     kept: tuple[Kept, ...] = ()
     refused: tuple[tuple[CellName, str], ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def shortened(self, most: int = 20) -> "Explanation":
+        """The chosen leaf, the best kept ones and some refused ones by name, at most so many of each, and the rest as
+        counts: what to keep with every attempt of a tree of a thousand leaves."""
+        if len(self.kept) <= most and len(self.refused) <= most:
+            return self
+        kept = nlargest(most, self.kept, key=lambda leaf: (leaf[0] == self.chosen, leaf[6]))
+        left_out = dict(self.left_out)
+        if len(self.kept) > most:
+            left_out[""] = left_out.get("", 0) + len(self.kept) - most
+        for _, reason in self.refused[most:]:
+            left_out[reason] = left_out.get(reason, 0) + 1
+        return replace(self, kept=tuple(kept), refused=self.refused[:most], left_out=left_out)
 
     def verdicts(self) -> Iterator[Verdict]:
         """Every leaf: those kept by falling score, then those refused by name."""

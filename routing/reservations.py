@@ -43,11 +43,13 @@ class Reservations:
         return server in self._held
 
     def reserve(self, reservation: Reservation) -> None:
-        """Hold this room. One reservation a server: a later attempt takes the place of an earlier one, and the same or
-        an earlier attempt again changes nothing."""
+        """Hold this room. One reservation a server: a later attempt takes the place of an earlier one, and so does the
+        same attempt decided again (a unit that lost a race may choose another leaf), until its leaf has accepted."""
         held = self._held.get(reservation.server)
         if held is not None:
-            if held.attempt >= reservation.attempt:
+            if held.attempt > reservation.attempt:
+                return
+            if held.attempt == reservation.attempt and held.counted_at is not None:
                 return
             self._drop(held)
         self._held[reservation.server] = reservation

@@ -5,7 +5,7 @@ that order, repetition and detours do not matter. Age is counted from the instan
 our own clock: a skewed clock elsewhere can make nobody look fresh, or old.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -95,6 +95,12 @@ class Roster(Mapping[CellName, Entry]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def items(self) -> ItemsView[CellName, Entry]:
+        return self._entries.items()
+
+    def keys(self) -> KeysView[CellName]:
+        return self._entries.keys()
 
     def __eq__(self, other: object) -> bool:
         return self._entries == other._entries if isinstance(other, Roster) else NotImplemented

@@ -144,7 +144,7 @@ def test_a_choice_always_has_room_and_a_refusal_never_had_any(
     held = Reservations(wanted)
     kept: dict[bytes, Reservation] = {}
     for reservation in wanted:
-        if reservation.server not in kept or kept[reservation.server].attempt < reservation.attempt:
+        if reservation.server not in kept or kept[reservation.server].attempt <= reservation.attempt:
             kept[reservation.server] = reservation
     free = {
         name: plain.buildable(capacity, demand) - plain.reserved(name, demand, kept.values())

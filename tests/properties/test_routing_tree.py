@@ -41,7 +41,7 @@ def test_after_some_ticks_every_way_leads_there_without_a_detour(parents):
             down = nx.has_path(graph, source, destination)
             up = nx.has_path(graph, destination, source)
             if not (down or up):
-                assert tree.next_hops(destination) == ()
+                assert tree.next_hops(destination, forest.now) == ()
                 continue
             length = nx.shortest_path_length(graph, *((source, destination) if down else (destination, source)))
             way = forest.walk(source, destination)
@@ -50,7 +50,7 @@ def test_after_some_ticks_every_way_leads_there_without_a_detour(parents):
             ways = {
                 hop for hop in neighbours if nx.has_path(graph, *((hop, destination) if down else (destination, hop)))
             }
-            assert set(tree.next_hops(destination)) == ways
+            assert set(tree.next_hops(destination, forest.now)) == ways
             for hop in ways:
                 assert forest.walk(hop, destination)
 

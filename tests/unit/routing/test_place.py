@@ -203,6 +203,18 @@ def test_an_explanation_survives_the_wire_and_names_every_leaf():
     assert verdicts[2].reason == "no room"
 
 
+def test_a_shortened_explanation_names_the_chosen_leaf_and_counts_the_rest():
+    kept = [a_leaf(f"x{n}", hosts=n + 1) for n in range(5)]
+    full = [a_leaf(f"y{n}", hosts=0) for n in range(4)]
+    whole = ask(some_leaves(*kept, *full), settings=replace(SETTINGS, best=5), draw=0.999).explanation
+    short = whole.shortened(2)
+    assert short.chosen == "x0"
+    assert [leaf[0] for leaf in short.kept] == ["x0", "x4"]
+    assert [leaf for leaf, _ in short.refused] == ["y0", "y1"]
+    assert short.left_out == {"": 3, "no room": 2}
+    assert whole.shortened(10) is whole
+
+
 def test_candidates_follow_a_changed_a_new_and_a_removed_leaf():
     leaves = some_leaves(a_leaf("x"), a_leaf("y"))
     demand = demand_of(a_spec())
@@ -261,6 +273,14 @@ def test_a_reservation_ends_by_refusal_of_its_own_attempt_only():
 
 def test_a_later_attempt_takes_the_place_of_an_earlier_one():
     held = Reservations([a_reservation(1, "x"), a_reservation(1, "y", attempt=2), a_reservation(1, "z", attempt=1)])
+    assert held.leaves == {"y"}
+
+
+def test_an_attempt_decided_again_moves_its_reservation_until_it_is_accepted():
+    held = Reservations([a_reservation(1, "x"), a_reservation(1, "y")])
+    assert held.leaves == {"y"}
+    held.settle((1).to_bytes(16, "big"), 1, Generation(epoch=1, sequence=5))
+    held.reserve(a_reservation(1, "x"))
     assert held.leaves == {"y"}
 
 

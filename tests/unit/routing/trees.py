@@ -198,7 +198,7 @@ class Forest:
         way = [source]
         while way[-1] != destination:
             here = way[-1]
-            hops = self.cells[here].tree.next_hops(destination)
+            hops = self.cells[here].tree.next_hops(destination, self.now)
             if hops and hops[0] == destination and self.is_silent(here, destination):
                 hops = hops[1:]
             if not hops or self.is_silent(here, hops[0]) or len(way) > len(self.cells):
