@@ -71,7 +71,7 @@ class MariaServer:
             *self._options,
         ]
         (self.folder / "tmp").mkdir(mode=0o700, exist_ok=True)
-        processes.spawn(command, env=_environment(), log=self._log, mark_file=self._mark)
+        processes.spawn(command, env=_environment(), log=self._log, mark_file=self._mark, folder=self.folder)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Until the server answers a query; raises with the end of its log when it cannot."""

@@ -28,10 +28,19 @@ class ProcessMark:
 
 
 def spawn(
-    command: Sequence[str | Path], *, env: Mapping[str, str], log: Path, mark_file: Path | None = None
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    mark_file: Path | None = None,
+    folder: Path = Path("/"),
 ) -> ProcessMark:
-    """Start a child in a session of its own, its output appended to `log`, its mark written to `mark_file`."""
-    words = [str(word) for word in command]
+    """Start a child in a session of its own and in `folder`, its output appended to `log`, its mark in `mark_file`."""
+    program = Path(command[0])
+    if not os.access(program, os.X_OK):
+        raise Permanent(f"cannot start {program}: no such program; is it installed and executable?")
+    # posix_spawn knows no working folder; the shell steps aside for the program, the pid stays.
+    words = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', str(folder), *(str(word) for word in command)]
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
         pid = os.posix_spawn(
@@ -47,10 +56,10 @@ def spawn(
             ),
         )
     except OSError as error:
-        raise Permanent(f"cannot start {words[0]}: {error}; is it installed and executable?") from error
+        raise Permanent(f"cannot start {program}: {error}") from error
     mark = mark_of(pid)
     if mark is None:
-        raise Permanent(f"{words[0]} (pid {pid}) vanished at once; its output is in {log}:\n{log_tail(log)}")
+        raise Permanent(f"{program} (pid {pid}) vanished at once; its output is in {log}:\n{log_tail(log)}")
     if mark_file is not None:
         write_whole(mark_file, json.dumps(asdict(mark)))
     return mark

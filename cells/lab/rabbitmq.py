@@ -67,7 +67,9 @@ class RabbitNode:
             raise Temporary(
                 f"port {self.amqp_port} of {self.node_name} is taken by another program; end that one first"
             )
-        processes.spawn([server], env=env, log=self._output, mark_file=self._node_mark)
+        # In its log folder, because a database that does not come up is dumped to wherever the node is.
+        log_folder = self._output.parent
+        processes.spawn([server], env=env, log=self._output, mark_file=self._node_mark, folder=log_folder)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Until the node accepts AMQP connections; raises with the end of its log when it cannot."""
