@@ -3,7 +3,8 @@ when told to. The demo's tree unless another is given."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from api_cell.rows import OpenIntent, Phase, ServerRow
@@ -18,6 +19,8 @@ from cells.names import SECOND, Instant
 from cells.record import Record
 from cells.rows import WakeRow, shard_of
 from compute_cell.rows import InstanceRow, PoolRow
+from xenapi_host.facts import GIB
+from xenapi_host.light_images import give_images
 from xenapi_host.session import Session, in_process
 from xenapi_host.simulator.light import LightPool
 
@@ -92,9 +95,7 @@ class Tree:
 
     # --- what a front door would do ---
 
-    def build(
-        self, api: str, name: str = "vm", flavor: Flavor = TINY, image: ImageRef = IMAGE, **more: Any
-    ) -> bytes:
+    def build(self, api: str, name: str = "vm", flavor: Flavor = TINY, image: ImageRef = IMAGE, **more: Any) -> bytes:
         now = self.clock()
         wish = OpenIntent(number=1, action="place", at=now, request=f"req-{name}")
         row = settle(
@@ -118,8 +119,6 @@ class Tree:
         return row.id
 
     def ask(self, api: str, server: bytes, command: Any) -> None:
-        from dataclasses import replace
-
         row = self.server(api, server)
         action = kind_of(command).name
         wish = OpenIntent(number=row.number + 1, action=action, at=self.clock(), request=f"req-{action}")
@@ -165,10 +164,12 @@ class Tree:
         records = session.call("VM.get_all_records")
         session.close()
         return [
-            record
-            for record in records.values()
-            if not record["is_a_template"] and not record["is_control_domain"]
+            record for record in records.values() if not record["is_a_template"] and not record["is_control_domain"]
         ]
+
+
+def _session(pool: LightPool, clock: ManualClock) -> Session:
+    return in_process(pool.login(), clock=lambda: clock() / SECOND, sleep=lambda _: None)
 
 
 def make_tree(
@@ -209,8 +210,10 @@ def make_tree(
         )
         tree.configs[name] = config
         if name in leaves:
-            tree.pools[name] = pool = LightPool(hosts=hosts, name=name, seed=len(tree.pools), clock=lambda: clock() / SECOND)
-            tree.faces[name] = lambda pool=pool: in_process(pool.login(), clock=lambda: clock() / SECOND, sleep=lambda _: None)
+            pool = LightPool(hosts=hosts, name=name, seed=len(tree.pools), clock=lambda: clock() / SECOND)
+            give_images(pool, virtual_size=GIB)
+            tree.pools[name] = pool
+            tree.faces[name] = partial(_session, pool, clock)
         cell = house.open(config, faces=tree.faces)
         if name in leaves:
             with cell.store.unit() as unit:
