@@ -1,9 +1,13 @@
-"""Random writes over random chains, held against plain bytes and against libvhdi."""
+"""Random writes over random chains, held against plain bytes and against libvhdi; and writers that die half-way."""
 
+import contextlib
 import io
+import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,3 +117,74 @@ def test_the_archive_keeps_every_byte(taken: list[tuple[str, int, int, int]]) ->
         paths = vhd.read_image(image, staging)
         with vhd.Disk.open(paths[0]) as disk:
             assert disk.pread(0, disk.size) == twin
+
+
+class Died(BaseException):
+    """The process ends here: nothing catches it, nothing is written any more."""
+
+
+@contextlib.contextmanager
+def dying_after(writes: int) -> Iterator[None]:
+    """Let so many writes to files through, half of the next one, and none after it."""
+    left = writes
+    real = os.pwrite
+
+    def pwrite(fd: int, data: memoryview, position: int) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            if left == -1 and len(data) > 4096:
+                real(fd, data[: len(data) // 2], position)
+            raise Died
+        return real(fd, data, position)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        yield
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "grow a little": lambda path: vhd.resize(path, SIZE + 512),
+    "grow beyond the tables": lambda path: vhd.resize(path, SIZE + 1024**4),
+    "hide": lambda path: vhd.set_hidden(path, True),
+    "coalesce": vhd.coalesce,
+}
+
+
+@LIMITED
+@given(
+    st.integers(0, 30),
+    st.lists(st.tuples(offsets, st.integers(1, 3 * 1024**2)), min_size=1, max_size=5),
+    st.sampled_from(sorted(CHANGES)),
+)
+def test_a_writer_that_dies_at_any_write_loses_nothing_finished(
+    writes: int, pieces: list[tuple[int, int]], change: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        base, leaf = Path(folder) / "base.vhd", Path(folder) / "leaf.vhd"
+        vhd.create_dynamic(base, SIZE)
+        with vhd.Disk.open(base, writable=True) as disk:
+            disk.pwrite(1000, b"B" * 3_000_000)
+        vhd.create_child(leaf, base)
+        twin = bytearray(SIZE)
+        twin[1000 : 1000 + 3_000_000] = b"B" * 3_000_000
+        torn = range(0)
+        with contextlib.suppress(Died), dying_after(writes), vhd.Disk.open(leaf, writable=True) as disk:
+            for offset, length in pieces:
+                torn = range(offset, min(offset + length, SIZE))
+                disk.pwrite(offset, b"L" * len(torn))
+                twin[torn.start : torn.stop] = b"L" * len(torn)
+                torn = range(0)
+        with contextlib.suppress(Died), dying_after(writes % 7):
+            CHANGES[change](leaf)
+        vhd.repair(leaf)
+        vhd.repair(base)
+        vhd.check_chain(leaf)
+        with vhd.Disk.open(leaf) as disk:
+            seen = disk.pread(0, SIZE)
+        assert seen[: torn.start] == twin[: torn.start]
+        assert seen[torn.stop :] == twin[torn.stop :]
+        piece = seen[torn.start : torn.stop]
+        assert all(
+            found in (ord("L"), before) for found, before in zip(piece, twin[torn.start : torn.stop], strict=True)
+        )

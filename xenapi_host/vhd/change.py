@@ -148,7 +148,10 @@ def coalesce(child_path: AnyPath) -> int:
 
 
 def repair(path: AnyPath) -> None:
-    """Restore a lost or damaged footer at the end of a dynamic or differencing disk from the copy at its start."""
+    """Make a disk's two footers one again, after a writer died between them or the end of the file was lost.
+
+    The one at the end holds if it is sound, else the copy at the start; NotAVhd or DamagedVhd when neither is.
+    """
     with VhdFile(path, writable=True) as file:
         file.restore_footer()
 

@@ -7,6 +7,7 @@ from typing import Self
 from uuid import UUID
 
 from xenapi_host.vhd.chain import open_chain
+from xenapi_host.vhd.errors import DamagedVhd
 from xenapi_host.vhd.file import VhdFile
 from xenapi_host.vhd.layout import round_up
 
@@ -42,6 +43,8 @@ class Disk:
         for start, count, file, position in self._resolve(0, len(self.files), offset, length):
             if file is not None:
                 part = file.read_at(position, count)
+                if len(part) < count:
+                    raise DamagedVhd(file.path, "block table", f"data at {position} lies behind the end of the file")
                 found[start - offset : start - offset + len(part)] = part
         return bytes(found)
 

@@ -251,11 +251,12 @@ class VhdFile:
         self.header = header
 
     def restore_footer(self) -> None:
-        """Write the footer anew at the end of the file from the copy at its start."""
-        if self.footer_damage is None:
-            return
-        self.write_at(layout.round_up(self.end, SECTOR), layout.pack_footer(self.footer))
-        self.footer_damage = None
+        """Make the two footers one: a damaged one at the end from the copy, a different copy from the end."""
+        if self.footer_damage is not None:
+            self.write_at(layout.round_up(self.end, SECTOR), layout.pack_footer(self.footer))
+            self.footer_damage = None
+        elif self.footer.kind is not Kind.FIXED:
+            self.write_footer(self.footer)
 
     def require_sound_footer(self) -> None:
         if self.footer_damage is not None:
