@@ -66,8 +66,8 @@ def _remove(session: Session, server: bytes, vm: Vm) -> None:
 
 
 def _sweep_clones(session: Session, vm: Vm) -> None:
-    """A VM that never got a disk may have been about to get one: destroy the clones that nobody else has claimed. Taking
-    another build's clone in the instant before it is claimed costs that build one more clone."""
+    """A VM that never got a disk may have been about to get one: destroy the clones that nobody else has claimed.
+    Taking another build's clone in the instant before it is claimed costs that build one more clone."""
     storage, image = vm.tags.get(tags.STORAGE, ""), vm.tags.get(tags.IMAGE, "")
     if not storage or not image:
         return

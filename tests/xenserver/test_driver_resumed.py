@@ -1,0 +1,167 @@
+"""Every operation, struck before and after each of its XenAPI calls, then asked again: one end, no orphan.
+
+The points are counted by running the operation once, so a new call is covered on the day it is written.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from cells.errors import Temporary
+from cells.ports import Journal
+from tests.support.xen_hosts import SERVER, SMALL, SNAPSHOT, FaultyDoor, House, KeptJournal, Killed, answer_lost
+from xenapi_host import driver
+from xenapi_host.session import InProcess, Session
+
+Setup = Callable[[House], None]
+Work = Callable[[House, Session, Journal], object]
+
+
+def _nothing(house: House) -> None:
+    return None
+
+
+def _built(house: House) -> None:
+    house.built()
+
+
+def _stopped(house: House) -> None:
+    house.built()
+    driver.stop(house.session, SERVER)
+
+
+def _prepared(house: House) -> None:
+    driver.prepare_build(house.session, house.plan(), KeptJournal())
+
+
+def _cached(house: House) -> None:
+    house.built(house.plan(server=bytes(16)))
+
+
+def _resized(host: int) -> Setup:
+    def setup(house: House) -> None:
+        house.built()
+        driver.resize(house.session, house.plan(flavor=SMALL, serial=7, host=host), KeptJournal())
+
+    return setup
+
+
+def _build(house: House, session: Session, journal: Journal) -> object:
+    plan = house.plan()
+    driver.prepare_build(session, plan, journal)
+    return driver.start_build(session, SERVER, 1, plan.host).power_state
+
+
+def _resize(host: int) -> Work:
+    def work(house: House, session: Session, journal: Journal) -> object:
+        return driver.resize(session, house.plan(flavor=SMALL, serial=7, host=host), journal).power_state
+
+    return work
+
+
+OPERATIONS: dict[str, tuple[Setup, Work]] = {
+    "build": (_nothing, _build),
+    "build from the cache": (_cached, _build),
+    "start": (_stopped, lambda house, session, journal: driver.start(session, SERVER).power_state),
+    "stop": (_built, lambda house, session, journal: driver.stop(session, SERVER)),
+    "stop by force": (_built, lambda house, session, journal: driver.stop(session, SERVER, clean_seconds=0)),
+    "reboot": (_built, lambda house, session, journal: driver.reboot(session, SERVER, journal)),
+    "hard reboot": (_built, lambda house, session, journal: driver.reboot(session, SERVER, journal, hard=True)),
+    "snapshot": (_built, lambda house, session, journal: driver.snapshot(session, SERVER, SNAPSHOT, journal)),
+    "resize here": (_built, _resize(0)),
+    "resize to another host": (_built, _resize(1)),
+    "resize while off": (_stopped, _resize(1)),
+    "confirm": (_resized(1), lambda house, session, journal: driver.confirm_resize(session, SERVER)),
+    "revert": (_resized(1), lambda house, session, journal: driver.revert_resize(session, SERVER)),
+    "revert here": (_resized(0), lambda house, session, journal: driver.revert_resize(session, SERVER)),
+    "delete": (_built, lambda house, session, journal: driver.destroy(session, SERVER)),
+    "delete while resized": (_resized(1), lambda house, session, journal: driver.destroy(session, SERVER)),
+    "discard": (_prepared, lambda house, session, journal: driver.destroy(session, SERVER, attempt=1)),
+}
+
+
+def _door() -> FaultyDoor:
+    return FaultyDoor(door=InProcess(face=House(hosts=1).pool.login()))
+
+
+def _undisturbed(setup: Setup, work: Work) -> tuple[list[str], dict[str, object]]:
+    """The calls an operation makes, and the pool after it."""
+    house, door = House(), _door()
+    setup(house)
+    work(house, house.connect(door), KeptJournal())
+    return list(door.seen), house.picture()
+
+
+@pytest.mark.parametrize("error", [Killed, answer_lost], ids=["killed", "answer lost"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_struck_at_any_call_comes_to_the_same_end(name: str, error: Callable[[], BaseException]) -> None:
+    setup, work = OPERATIONS[name]
+    calls, wanted = _undisturbed(setup, work)
+    assert len(calls) > 1
+    for at in range(len(calls)):
+        for after in (False, True):
+            house, door, journal = House(), _door(), KeptJournal()
+            setup(house)
+            door.at, door.after, door.error = at, after, error
+            with suppress(Killed, Temporary):
+                work(house, house.connect(door), journal)
+            for _ in range(3):
+                try:
+                    work(house, house.connect(), journal)
+                    break
+                except Temporary:
+                    continue
+            else:
+                pytest.fail(f"{name} does not get past call {at}, {calls[at]}")
+            where = f"{name}, struck {'after' if after else 'before'} call {at}, {calls[at]}"
+            assert house.picture() == wanted, where
+            assert house.orphans() == [], where
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in ("confirm", "revert", "revert here")])
+def test_delete_after_an_operation_struck_at_any_call_leaves_nothing(name: str) -> None:
+    setup, work = OPERATIONS[name]
+    calls, _ = _undisturbed(setup, work)
+    for at in range(len(calls)):
+        for after in (False, True):
+            house, door = House(), _door()
+            setup(house)
+            door.at, door.after = at, after
+            with suppress(Killed):
+                work(house, house.connect(door), KeptJournal())
+            driver.destroy(house.connect(), SERVER)
+            where = f"{name}, struck {'after' if after else 'before'} call {at}, {calls[at]}"
+            assert house.vms_of(SERVER) == [], where
+            assert house.orphans() == [], where
+
+
+@pytest.mark.parametrize("host", [0, 1])
+def test_revert_after_a_resize_struck_at_any_call_brings_the_server_back(host: int) -> None:
+    calls, _ = _undisturbed(_built, _resize(host))
+    house = House()
+    _built(house)
+    wanted = house.picture()
+    for at in range(len(calls)):
+        for after in (False, True):
+            house, door = House(), _door()
+            _built(house)
+            door.at, door.after = at, after
+            with suppress(Killed):
+                _resize(host)(house, house.connect(door), KeptJournal())
+            driver.revert_resize(house.connect(), SERVER)
+            where = f"struck {'after' if after else 'before'} call {at}, {calls[at]}"
+            assert house.picture() == wanted, where
+            assert house.orphans() == [], where
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_asked_twice_has_its_effect_once(name: str) -> None:
+    setup, work = OPERATIONS[name]
+    _, wanted = _undisturbed(setup, work)
+    house, journal = House(), KeptJournal()
+    setup(house)
+    work(house, house.connect(), journal)
+    work(house, house.connect(), journal)
+    assert house.picture() == wanted
+    assert house.orphans() == []
