@@ -110,21 +110,20 @@ def test_full_queue_pushes_back_and_keeps_what_it_confirmed(wires: Wires, bell: 
 
 def test_two_daemons_of_a_cell_share_its_queue(wires: Wires, bell: Bell) -> None:
     declared(wires, "leaf")
-    inboxes = [wires.open("leaf", bell, prefetch=10).inbox() for _ in range(2)]
+    one, other = (wires.open("leaf", bell, prefetch=40).inbox() for _ in range(2))
     link = wires.open("parent", bell).link("leaf", wires.url("parent", "leaf"))
     sent = {b"%d" % number for number in range(60)}
     publish(link, bell, *sent)
-    seen: list[list[bytes]] = [[], []]
-    while len(seen[0]) + len(seen[1]) < len(sent):
-        for inbox, mine in zip(inboxes, seen, strict=True):
-            taken = inbox.poll(1)
-            mine += [one.data for one in taken]
-            inbox.ack([one.tag for one in taken])
-        if not any(seen):
+    mine: list[bytes] = []
+    yours: list[bytes] = []
+    while len(mine) + len(yours) < len(sent):
+        came = one.poll(5), other.poll(5)
+        mine += [delivery.data for delivery in came[0]]
+        yours += [delivery.data for delivery in came[1]]
+        if not any(came):
             bell.wait()
-    assert sorted(seen[0] + seen[1]) == sorted(sent)
-    assert seen[0]
-    assert seen[1]
+    assert sorted(mine + yours) == sorted(sent)
+    assert 20 <= len(mine) <= 40
 
 
 def test_what_a_dead_daemon_held_goes_to_the_other(wires: Wires, bell: Bell) -> None:
@@ -158,22 +157,23 @@ def test_each_of_many_messages_has_one_outcome_and_one_delivery(wires: Wires, be
     link = wires.open("parent", bell).link("leaf", wires.url("parent", "leaf"))
     fates, taken, number = [], [], 0
     while len(fates) < 1500 or len(taken) < 1500:
+        known, batch = link.outcomes(), inbox.poll(100)
         while number < 1500 and link.offer(number, b"%d" % number):
             number += 1
-        fates += link.outcomes()
-        batch = inbox.poll(100)
         inbox.ack([one.tag for one in batch])
+        fates += known
         taken += batch
-        if not batch:
+        if not known and not batch:
             bell.wait()
     assert sorted(one.ref for one in fates) == list(range(1500))
     assert all(one.ok for one in fates)
     assert sorted(int(one.data) for one in taken) == list(range(1500))
 
 
-def test_message_to_a_broker_that_is_not_there_ends_with_a_reason(wires: Wires, bell: Bell) -> None:
+def test_message_to_a_broker_that_is_not_there_is_refused_or_ends_with_a_reason(wires: Wires, bell: Bell) -> None:
     link = wires.open("parent", bell).link("leaf", wires.nowhere())
-    assert link.offer("it", b"hello")
+    if not link.offer("it", b"hello"):
+        return  # it has found out already, and says no at once
     [outcome] = outcomes(link, bell, 1)
     assert (outcome.ref, outcome.ok) == ("it", False)
     assert outcome.reason

@@ -80,7 +80,7 @@ class AmqpInbox:
     def _acknowledge(self, connection: AmqpConnection, acks: "_Acks") -> None:
         with self._lock:
             done, self._done = self._done, []
-            self._asleep = not done
+            self._asleep = True
         if done:
             connection.send(acks.frames(done))
 

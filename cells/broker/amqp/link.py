@@ -104,11 +104,12 @@ class AmqpLink:
                 full = len(self._unconfirmed) >= self._options.window
                 self._asleep = not self._waiting
                 pause = 0.0 if self._waiting and not full else self._until_next_deadline()
-            if connection.wait(min(pause, connection.tick())):
-                # Not by the length of the outcomes: the node takes them away meanwhile.
-                if any([self._take(connection, received, frames_of_return) for received in connection.receive()]):
-                    proven()
-                    self._bell()
+            if not connection.wait(min(pause, connection.tick())):
+                continue
+            # Not by the length of the outcomes: the node takes them away meanwhile.
+            if any([self._take(connection, received, frames_of_return) for received in connection.receive()]):
+                proven()
+                self._bell()
 
     def _publish(self, connection: AmqpConnection, form: PublishForm, number: int) -> int:
         parts: list[bytes] = []
