@@ -16,12 +16,14 @@ from cells.rows import StoryRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
-    """Our name, and where new ids and draws come from. `attempt_time` (seconds): how long a leaf has to answer an
+    """Our name, and where new ids and draws come from. `sealed` gives a leaf's secret for an image (leaf, image,
+    whether to write it). `attempt_time` (seconds): how long a leaf has to answer an
     offer; `command_time`: how long it has to take up any other command."""
 
     name: CellName
     new_id: Callable[[], bytes]
     draw: Callable[[], float]
+    sealed: Callable[[CellName, str, bool], bytes]
     attempt_time: int = 60
     command_time: int = 3600
 

@@ -63,7 +63,8 @@ def place(here: Here, market: Market, row: ServerRow, now: Instant) -> Decision:
             expires=deadline + here.attempt_time * SECOND,
         )
     )
-    build = BuildServer(attempt=attempt, spec=row.spec)
+    sealed = here.sealed(choice.leaf, row.spec.image.id, False)
+    build = BuildServer(attempt=attempt, spec=replace(row.spec, sealed=sealed))
     explanation = codec.plain(choice.explanation)
     story = here.story(row, now, "placed", f"attempt {attempt}: offered to {choice.leaf}", explanation=explanation)
     due = here.wake(deadline, AttemptDue(attempt=attempt), row)

@@ -1,20 +1,21 @@
 """The role of an API cell: what it decides on each kind of record, and its slow work."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from api_cell import mirror, placing, wishes
+from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
-from api_cell.images import Images
+from api_cell.http.serve import Served
 from api_cell.placing import Market
 from api_cell.rows import ROWS, Phase, ServerRow
 from cells import codec
 from cells.config import fill
 from cells.decision import NOTHING, Decision, Job
-from cells.errors import Permanent
+from cells.errors import BadInput, Permanent
 from cells.house import Parts
-from cells.identity import Identity
+from cells.identity import Identity, seal
 from cells.messages import (
     Accepted,
     Ack,
@@ -30,6 +31,7 @@ from cells.messages import (
     ServerUnknown,
     Tick,
 )
+from cells.model import Secrets
 from cells.names import SECOND, CellName, Instant
 from cells.ports import Journal, NewId, View, Where
 from cells.record import Received
@@ -50,6 +52,7 @@ class ApiSettings:
     attempt_time: int = 60
     command_time: int = 3600
     placement: PlacementSettings | None = None
+    front: FrontSettings = field(default_factory=FrontSettings)
 
 
 class ApiRole:
@@ -65,7 +68,7 @@ class ApiRole:
         new_id: NewId,
         draw: Callable[[], float],
         settings: ApiSettings,
-        images: Images | None = None,
+        front: Front | None = None,
     ) -> None:
         mute_after = int(settings.mute_after * SECOND)
         self.neighbourhood = Neighbourhood(
@@ -77,11 +80,13 @@ class ApiRole:
             draw=draw,
             attempt_time=settings.attempt_time,
             command_time=settings.command_time,
+            sealed=self._sealed,
         )
+        self._identity = identity
         self._placement = settings.placement or PlacementSettings(mute_after=mute_after)
         self._mute_after = mute_after
         self._reservations = Reservations()
-        self._images = images
+        self.front = front
         self._silent: set[CellName] | None = None
         self._decide: dict[type, Callable[[View, Received, Any, Instant], Decision]] = {
             Intent: lambda view, received, body, now: wishes.take(
@@ -111,13 +116,13 @@ class ApiRole:
 
     @classmethod
     def make(cls, parts: Parts) -> "ApiRole":
-        """`extras` may have "images": where images are kept (api_cell.images)."""
+        settings = fill(ApiSettings, parts.settings, "settings")
         return cls(
             identity=parts.identity,
             new_id=parts.new_id,
             draw=lambda: int.from_bytes(parts.random_bytes(7), "big") / (1 << 56),
-            settings=fill(ApiSettings, parts.settings, "settings"),
-            images=parts.extras.get("images"),
+            settings=settings,
+            front=Front(settings.front, parts),
         )
 
     def load(self, view: View, now: Instant) -> None:
@@ -139,12 +144,29 @@ class ApiRole:
         return self.neighbourhood.topology.next_hops(destination, now)
 
     def work(self, job: Job, journal: Journal) -> Any:
-        if job.kind == "image.give_up" and self._images is not None:
-            self._images.delete(codec.unpack(str, job.body))
+        if job.kind == "image.give_up" and self.front is not None and self.front.images is not None:
+            self.front.images.delete(codec.unpack(str, job.body))
             return None
         raise Permanent(f"an API cell knows no job {job.kind!r}")
 
+    def open_front(self, poke: Callable[[], None], listen: str) -> Served:
+        """Serve REST at host:port in this process."""
+        if self.front is None:
+            raise BadInput("this cell was made without a front door")
+        return self.front.open(poke, listen)
+
     # --- inside ---
+
+    def _sealed(self, leaf: CellName, image: str, write: bool) -> bytes:
+        """The token for an image's bytes, so that only this leaf can read it; empty where none is needed."""
+        entry = self.neighbourhood.roster.get(leaf)
+        if self.front is None or entry is None:
+            return b""
+        token = self.front.write_token(image) if write else self.front.read_token(image)
+        if not token:
+            return b""
+        key = self._identity.trust.certificate(entry.signed.certificate).key
+        return seal(codec.pack(Secrets(image_token=token)), key)
 
     def _market(self) -> Market:
         return Market(

@@ -8,7 +8,7 @@ from api_cell.placing import Market, place
 from api_cell.rows import Phase, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision
-from cells.messages import REGISTRY, DeleteServer, Expired, Intent
+from cells.messages import REGISTRY, DeleteServer, Expired, Intent, SnapshotServer
 from cells.names import NEVER, SECOND, Instant
 from cells.ports import View
 from cells.record import Received
@@ -26,6 +26,8 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
         return _delete(here, market, view, row, received, body, command, now)
     if row.phase is not Phase.GRANTED:
         return _not_now(here, row, body.number, "the server is not held by any leaf", now)
+    if isinstance(command, SnapshotServer):
+        command = replace(command, sealed=here.sealed(row.leaf, command.image.id, True))
     record = here.record(
         row.leaf, command, row, number=body.number, deadline=now + here.command_time * SECOND, asked=received
     )

@@ -32,7 +32,8 @@ S = TypeVar("S")
 class CellConfig:
     """All a daemon is told when it starts. `daemon`: this daemon's own name among those of the cell. `tick` (seconds):
     how often hellos and capacity go out. `batch`: most records in one transaction. `threads`: most jobs at once,
-    `per_lane`: most at once on one host."""
+    `per_lane`: most at once on one host. `listen`: host:port at which the
+    role's front door is served by this process (an API cell's REST); empty: not here."""
 
     cell: CellName
     role: str
@@ -46,6 +47,7 @@ class CellConfig:
     batch: int = 64
     threads: int = 16
     per_lane: int = 4
+    listen: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cells.broker import MemoryExchanges, open_broker
 from cells.config import CellConfig, identity
@@ -56,6 +56,23 @@ class RoleClass(Protocol):
         """A role from its parts; BadInput for settings that are not valid."""
 
 
+class Front(Protocol):
+    """A front door being served."""
+
+    port: int
+
+    def stop(self) -> None:
+        """Let requests under way end, then close. Called twice, it does nothing more."""
+
+
+@runtime_checkable
+class HasFront(Protocol):
+    """A role that serves something to people outside the tree."""
+
+    def open_front(self, poke: Callable[[], None], listen: str) -> Front:
+        """Serve at host:port; `poke` tells the cell's loop of new work."""
+
+
 def role_class(name: str) -> RoleClass:
     """The role of this name; BadInput lists those there are."""
     found = {entry.name: entry for entry in entry_points(group=ROLES)}
@@ -74,12 +91,21 @@ class Cell:
     store: SqlStore
     role: Role
     node: Node
+    front: Front | None = None
 
     @property
     def name(self) -> CellName:
         return self.config.cell
 
+    def open_front(self) -> None:
+        """Serve the role's front door where the configuration says; BadInput when the role has none."""
+        if not isinstance(self.role, HasFront):
+            raise BadInput(f"listen is set, but a {self.config.role} cell has no front door; remove it")
+        self.front = self.role.open_front(self.node.poke, self.config.listen)
+
     def close(self) -> None:
+        if self.front is not None:
+            self.front.stop()
         self.node.close()
         self.store.close()
 
@@ -136,6 +162,8 @@ class House:
             ),
         )
         cell = Cell(config=config, identity=who, store=store, role=role, node=node)
+        if config.listen:
+            cell.open_front()
         self.cells[config.cell] = cell
         return cell
 

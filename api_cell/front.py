@@ -1,0 +1,121 @@
+"""The front door of an API cell as configured: images, REST application, a listener. Opened by the daemon when its
+configuration says where to listen, or by any WSGI server through `api_cell.http.wsgi`.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from api_cell.http.app import Application, make_app
+from api_cell.http.auth import read_users
+from api_cell.http.serve import Served, serve
+from api_cell.http.signing import ImageTokens, Purpose
+from api_cell.images import FolderImages
+from api_cell.rows import FlavorRow
+from api_cell.settings import Auth, DefaultQuota, Settings
+from cells.errors import BadInput
+from cells.house import Parts
+from cells.model import Flavor
+from cells.ports import Unit
+
+log = logging.getLogger("celltree.front")
+
+# The flavors of a new API cell, until an administrator makes others: OpenStack's traditional ones and a few small.
+FIRST_FLAVORS = (
+    Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1),
+    Flavor(id="2", name="m1.small", vcpus=1, ram_mib=1024, disk_gib=2),
+    Flavor(id="3", name="m1.medium", vcpus=2, ram_mib=4096, disk_gib=40),
+    Flavor(id="4", name="m1.large", vcpus=4, ram_mib=8192, disk_gib=80),
+    Flavor(id="5", name="m1.xlarge", vcpus=8, ram_mib=16384, disk_gib=160),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontSettings:
+    """`images`: the folder of the embedded image service. `users_file`: name:secret:project[:admin] lines, for
+    http_basic. `secret_file`: some random bytes, the same for every process of this cell; it signs the tokens with
+    which leaves move images. `public_url` is how clients reach this API, `image_url` how leaves reach its images."""
+
+    auth: str = "none"
+    images: str = ""
+    users_file: str = ""
+    secret_file: str = ""
+    public_url: str = ""
+    image_url: str = ""
+    build_time: int = 1800
+    local_project: str = "local"
+    quota: DefaultQuota = field(default_factory=DefaultQuota)
+
+
+class Front:
+    """What the role and the REST application of one API cell share: its images and their tokens."""
+
+    def __init__(self, settings: FrontSettings, parts: Parts) -> None:
+        self.settings = _settings(settings, parts)
+        self._parts = parts
+        self.tokens = ImageTokens(self.settings.image_secret, parts.clock, self.settings.image_token_lifetime)
+        self.images: FolderImages | None = None
+        if settings.images:
+            folder = Path(settings.images)
+            self.images = FolderImages(folder, url=settings.image_url, clock=parts.clock, ids=parts.new_id)
+
+    def application(self, poke: Callable[[], None]) -> Application:
+        """The WSGI callable."""
+        if self.images is None:
+            raise BadInput("settings: front: images is missing: name a folder where the images are kept")
+        parts = self._parts
+        with parts.store.unit() as unit:
+            seed_flavors(unit)
+        return make_app(self.settings, parts.store, self.images, poke, parts.clock, parts.new_id)
+
+    def open(self, poke: Callable[[], None], listen: str) -> Served:
+        """Serve at host:port."""
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdigit():
+            raise BadInput(f"listen: {listen!r} is not host:port, like 127.0.0.1:8774")
+        try:
+            served = serve(self.application(poke), host, int(port))
+        except OSError as error:
+            raise BadInput(f"listen: {listen} cannot be listened on: {error.strerror}; choose another port") from None
+        if self.images is not None and not self.images.url:
+            self.images.url = f"http://{host}:{served.port}/image"
+        log.info("%s: REST at http://%s:%d/v2.1", self.settings.cell, host, served.port)
+        return served
+
+    def read_token(self, image: str) -> str:
+        return self.tokens.token_for(image, Purpose.READ)
+
+    def write_token(self, image: str) -> str:
+        return self.tokens.token_for(image, Purpose.WRITE)
+
+
+def seed_flavors(unit: Unit) -> None:
+    """The first flavors, if there are none."""
+    if not unit.all(FlavorRow):
+        unit.save(*(FlavorRow(id=flavor.id, name=flavor.name, flavor=flavor) for flavor in FIRST_FLAVORS))
+
+
+def _settings(settings: FrontSettings, parts: Parts) -> Settings:
+    if settings.auth not in tuple(Auth):
+        raise BadInput(f"settings: front: auth is {settings.auth!r}; use one of {', '.join(Auth)}")
+    users = read_users(_read(settings.users_file, "users_file")) if settings.users_file else ()
+    if settings.auth == Auth.HTTP_BASIC and not users:
+        raise BadInput("settings: front: auth http_basic needs users_file, with a line name:secret:project each")
+    return Settings(
+        cell=parts.identity.name,
+        public_url=settings.public_url,
+        auth=Auth(settings.auth),
+        users=users,
+        local_project=settings.local_project,
+        image_secret=_read(settings.secret_file, "secret_file").strip().encode() if settings.secret_file else b"",
+        build_time=settings.build_time,
+        quota=settings.quota,
+    )
+
+
+def _read(path: str, what: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"settings: front: {what} {path} cannot be read: {error.strerror}") from None
