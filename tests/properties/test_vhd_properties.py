@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,10 +152,12 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@LIMITED
+@settings(LIMITED, max_examples=60)
 @given(
-    st.integers(0, 30),
-    st.lists(st.tuples(offsets, st.integers(1, 3 * 1024**2)), min_size=1, max_size=5),
+    st.integers(0, 12),
+    st.lists(
+        st.tuples(st.integers(0, 3_100_000), st.sampled_from([1, 4096, 70_000, 2_500_000])), min_size=1, max_size=4
+    ),
     st.sampled_from(sorted(CHANGES)),
 )
 def test_a_writer_that_dies_at_any_write_loses_nothing_finished(
@@ -184,7 +187,5 @@ def test_a_writer_that_dies_at_any_write_loses_nothing_finished(
             seen = disk.pread(0, SIZE)
         assert seen[: torn.start] == twin[: torn.start]
         assert seen[torn.stop :] == twin[torn.stop :]
-        piece = seen[torn.start : torn.stop]
-        assert all(
-            found in (ord("L"), before) for found, before in zip(piece, twin[torn.start : torn.stop], strict=True)
-        )
+        piece, before = (np.frombuffer(part[torn.start : torn.stop], np.uint8) for part in (seen, bytes(twin)))
+        assert ((piece == ord("L")) | (piece == before)).all()
