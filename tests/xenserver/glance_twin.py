@@ -10,12 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(slots=True, kw_only=True)
 class Image:
-    """One image and how it is served."""
+    """One image and how it is served; `stall_after` = silent after so many bytes, until the end of the test."""
 
     data: bytes = b""
     status: int = 200
     checksum: str | None = None
     cut_after: int | None = None
+    stall_after: int | None = None
     chunked: bool = False
 
 
@@ -28,6 +29,8 @@ class Glance:
     taken: dict[str, bytes] = field(default_factory=dict)
     upload_status: int = 204
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    stalled: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
     def file_url(self, image: str) -> str:
         return f"{self.url}/v2/images/{image}/file"
@@ -59,6 +62,11 @@ def serve_glance() -> Iterator[Glance]:
                 self.send_header("Content-MD5", image.checksum or hashlib.md5(image.data).hexdigest())
             self.end_headers()
             body = image.data[: image.cut_after]
+            if image.stall_after is not None:
+                self.wfile.write(body[: image.stall_after])
+                glance.stalled.set()
+                glance.released.wait()
+                return
             if not image.chunked:
                 self.wfile.write(body)
                 return
@@ -96,5 +104,6 @@ def serve_glance() -> Iterator[Glance]:
         try:
             yield glance
         finally:
+            glance.released.set()
             server.shutdown()
             thread.join()
