@@ -48,7 +48,7 @@ class Dom0:
         argument = xmlrpc.client.dumps(("OpaqueRef:session", {"params": json.dumps(params)}), function)
         return subprocess.Popen(
             [sys.executable, "-S", "-W", "error", str(self.root / "plugins" / "celltree_image.py"), argument],
-            env={"PATH": f"{self.root / 'bin'}:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+            env={"PATH": f"{self.root / 'bin'}:/usr/bin:/bin"},
             cwd=self.root,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
         write_raw_as_vhd,
     )
 else:
+    # Every entry of the plugin folder is a plugin to XAPI; a __pycache__ must not appear there.
+    sys.dont_write_bytecode = True
     from celltree_glance import Download, Upload
     from celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, text
     from celltree_tar import Gunzip, Member, Refused, Tar
