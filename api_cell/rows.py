@@ -26,7 +26,7 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenIntent:
     """A wish that has not had its effect yet: the status shown is the state reported plus these. `detail` is what the
-    status needs to know beyond the action: HARD of a reboot."""
+    status and the role need to know beyond the action: HARD of a reboot, the image of a snapshot."""
 
     number: int
     action: str

@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 
@@ -20,6 +21,7 @@ from api_cell.settings import Auth, Settings, User
 from cells.errors import BadInput
 
 _REMEMBERED = 10_000
+_SECRET = re.compile(r"scrypt\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]+=*|\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
 _REMEDY = "send HTTP basic authentication with the name and password of a user of this cell"
 
 
@@ -51,7 +53,7 @@ def read_users(text: str) -> tuple[User, ...]:
         if len(words) not in (3, 4) or not all(words[:3]) or words[3:] not in ([], ["admin"], [""]):
             raise BadInput(f"users file line {number}: write name:secret:project or name:secret:project:admin")
         name, secret, project = words[:3]
-        if not secret.startswith(("scrypt$", "$2a$", "$2b$", "$2y$")):
+        if _SECRET.fullmatch(secret) is None:
             raise BadInput(
                 f"users file line {number}: the secret of {name!r} is no bcrypt or scrypt hash; use htpasswd -B"
             )
@@ -72,7 +74,8 @@ class Gate:
         self._verified: dict[bytes, str] = {}
         self._lock = threading.Lock()
         # An unknown name takes as long as a known one.
-        self._decoy = hash_password(secrets.token_hex(16), secrets.token_bytes(16))
+        used = settings.auth is Auth.HTTP_BASIC
+        self._decoy = hash_password(secrets.token_hex(16), secrets.token_bytes(16)) if used else ""
 
     def caller(self, authorization: str, token: str) -> Caller:
         """Who asks; Unauthorized when that is nobody."""

@@ -16,6 +16,7 @@ ROUTES: tuple[Route, ...] = (
     Route(method="GET", path="/", handler=versions.root, rule=_OPEN),
     Route(method="GET", path="/v2.1", handler=versions.compute, rule=_OPEN),
     Route(method="GET", path="/v3", handler=versions.identity, rule=_OPEN),
+    Route(method="GET", path="/v3/projects/{project}", handler=versions.project),
     Route(method="GET", path="/image", handler=versions.image, rule=_OPEN),
     Route(method="GET", path="/image/versions", handler=versions.image, rule=_OPEN),
     # for operators
@@ -115,6 +116,7 @@ ROUTES: tuple[Route, ...] = (
     Route(method="GET", path="/v2.1/os-keypairs/{keypair}", handler=keypairs.show),
     Route(method="DELETE", path="/v2.1/os-keypairs/{keypair}", handler=keypairs.delete),
     Route(method="GET", path="/v2.1/os-availability-zone", handler=zones.show),
+    Route(method="GET", path="/v2.1/os-availability-zone/detail", handler=zones.details, rule=_ADMIN),
     # images, where a folder holds them
     Route(method="GET", path="/image/v2/images", handler=images.names),
     Route(method="POST", path="/image/v2/images", handler=images.create, schema=schemas.CREATE_IMAGE_RECORD),

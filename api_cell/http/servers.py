@@ -312,7 +312,7 @@ def update(call: Call) -> Answer:
         raise Invalid("server.OS-DCF:diskConfig: AUTO is not supported; use MANUAL, or leave it out")
     description = (body["description"] or "") if "description" in body else None
     row = servers.update(call.api, call.caller, server_id(call), name=body.get("name"), description=description)
-    return Answer(body={"server": _view(call, row)})
+    return Answer(body={"server": views.updated_server(_view(call, row))})
 
 
 def _view(call: Call, row: ServerRow) -> dict[str, Any]:

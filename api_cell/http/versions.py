@@ -8,7 +8,7 @@ extra specs inside flavors). Beyond it come fields of things this API does not h
 
 import re
 
-from api_cell.errors import Invalid, NotAcceptable
+from api_cell.errors import Invalid, NotAcceptable, NotFound
 from api_cell.http.call import Answer, Call
 
 LOWEST = 1
@@ -89,6 +89,15 @@ def identity(call: Call) -> Answer:
             }
         }
     )
+
+
+def project(call: Call) -> Answer:
+    """Without Keystone a project is its name. Clients look one up before they show or set its quota."""
+    name = call.params["project"]
+    if len(name) > 255 or not (call.caller.admin or name == call.caller.project):
+        raise NotFound(f"Could not find project: {name[:255]}.")
+    links = {"self": f"{call.base}/v3/projects/{name}"}
+    return Answer(body={"project": {"id": name, "name": name, "enabled": True, "is_domain": False, "links": links}})
 
 
 def image(call: Call) -> Answer:

@@ -90,6 +90,14 @@ def server(row: ServerRow, caller: Caller, version: int, base: str, zone: str) -
     return view
 
 
+_NOT_AFTER_UPDATE = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:", "config_drive", "key_name", "host_status")
+
+
+def updated_server(view: dict[str, Any]) -> dict[str, Any]:
+    """A server in the answer to its update, which up to 2.74 is without these."""
+    return {name: value for name, value in view.items() if not name.startswith(_NOT_AFTER_UPDATE)}
+
+
 def _for_administrators(row: ServerRow, host: str, version: int) -> dict[str, Any]:
     view: dict[str, Any] = {
         "OS-EXT-SRV-ATTR:host": row.leaf or None,

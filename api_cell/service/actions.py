@@ -98,7 +98,9 @@ def create_image(api: Api, caller: Caller, server: bytes, request: str, name: st
 
     def act(unit: Unit) -> None:
         row = _may(unit, caller, server, "server.snapshot")
-        _open(api, unit, caller, row, request, "createImage", SnapshotServer(image=api.images.ref(image_id)))
+        command = SnapshotServer(image=api.images.ref(image_id))
+        # The image's id, so that the role can remove it when no data will come.
+        _open(api, unit, caller, row, request, "createImage", command, detail=image_id)
 
     try:
         api.change(act)

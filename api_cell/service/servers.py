@@ -15,6 +15,7 @@ from api_cell.status import settle
 from cells.model import BuildSpec, Flavor
 from cells.names import SECOND, Instant, id_text
 from cells.ports import After, Unit, View, Where
+from routing.demand import demand_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,7 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
             public_key=_public_key(unit, caller.user, new.key_name),
             config_drive=new.config_drive,
         )
+        demand_of(spec)  # Refuses a flavor or image whose demands no leaf could understand.
         names = [new.name] if new.most == 1 else [f"{new.name}-{n}" for n in range(1, count + 1)]
         rows = tuple(_placing(api, spec, new, name, request) for name in names)
         for row in rows:
