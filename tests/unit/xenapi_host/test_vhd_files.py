@@ -2,7 +2,10 @@
 
 import io
 import os
+import shutil
 import struct
+import subprocess
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
@@ -397,3 +400,14 @@ def test_a_sector_written_by_another_program_is_found(pair: tuple[Path, Path]) -
         file.write(MIB + 512 * 20, memoryview(b"1" * 512))
     found = read(child, MIB + 512 * 19, 512 * 3)
     assert found == b"P" * 512 + b"1" * 512 + b"P" * 512
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed (Debian: qemu-utils)")
+@pytest.mark.parametrize("make", [vhd.create_fixed, vhd.create_dynamic], ids=["fixed", "dynamic"])
+def test_qemu_img_reads_the_same_bytes(tmp_path: Path, make: Callable[[Path, int], UUID]) -> None:
+    # Never used on differencing disks: it reads zeros where the parent holds data, without an error.
+    path, raw = tmp_path / "a.vhd", tmp_path / "raw"
+    make(path, 5 * MIB + 512)
+    write(path, 3 * MIB - 100, b"across two blocks" * 1000)
+    subprocess.run(["qemu-img", "convert", "-f", "vpc", "-O", "raw", str(path), str(raw)], check=True, timeout=60)
+    assert raw.read_bytes() == read(path, 0, 5 * MIB + 512)
