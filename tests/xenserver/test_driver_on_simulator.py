@@ -1,0 +1,141 @@
+"""The driver against the simulator over HTTP, with the SDK, real VHD files and the real plugin as child processes."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cells.model import Flavor, ImageRef, PowerState
+from tests.support.xen_hosts import SERVER, SMALL, KeptJournal, a_spec
+from tests.xenserver.glance_twin import Glance, Image, serve_glance
+from xenapi_host import driver, tags, vhd
+from xenapi_host.image_maker import make_image, read_file
+from xenapi_host.plan import BuildPlan, plan_build
+from xenapi_host.session import Access, Session, connect
+from xenapi_host.simulator.full import FullPool
+from xenapi_host.simulator.worlds import demo_pool
+
+MIB = 2**20
+TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[FullPool]:
+    pool = FullPool(tmp_path / "pool", demo_pool)
+    pool.start()
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture
+def session(pool: FullPool) -> Iterator[Session]:
+    session = connect(Access(url=pool.url, user="root", password="xen"))
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def glance() -> Iterator[Glance]:
+    with serve_glance() as glance:
+        yield glance
+
+
+@pytest.fixture
+def image(tmp_path: Path, glance: Glance) -> ImageRef:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "motd").write_text("made for a test\n")
+    made = make_image(files, tmp_path / "image.tar.gz", size=32 * MIB)
+    glance.images["demo"] = Image(data=made.path.read_bytes())
+    return ImageRef(id="demo", name="demo-linux", url=glance.url)
+
+
+def _plan(session: Session, image: ImageRef, *, host: int = 0, flavor: Flavor = TINY, serial: int = 0) -> BuildPlan:
+    facts = driver.measure(session)
+    spec = a_spec(flavor=flavor, image=image)
+    return plan_build(spec, server=SERVER, attempt=1, host=facts.hosts[host], serial=serial)
+
+
+def _built(session: Session, image: ImageRef) -> BuildPlan:
+    plan = _plan(session, image)
+    driver.prepare_build(session, plan, KeptJournal(), headers={"X-Auth-Token": "t"})
+    driver.start_build(session, SERVER, 1, plan.host)
+    return plan
+
+
+def _snapshot(session: Session, glance: Glance, tmp_path: Path, name: str) -> Path:
+    """Take a snapshot; the uploaded image's root disk."""
+    driver.snapshot(session, SERVER, ImageRef(id=name, url=glance.url), KeptJournal(), headers={"X-Auth-Token": "t"})
+    folder = tmp_path / name
+    folder.mkdir()
+    archive = folder / "image.tar.gz"
+    archive.write_bytes(glance.taken[name])
+    return archive
+
+
+def test_server_lives_from_a_real_image_to_nothing(
+    pool: FullPool, session: Session, glance: Glance, image: ImageRef, tmp_path: Path
+) -> None:
+    _built(session, image)
+    assert driver.power_states(session)[SERVER].power_state is PowerState.RUNNING
+
+    archive = _snapshot(session, glance, tmp_path, "snap")
+    assert read_file(archive, "/motd") == b"made for a test\n"
+
+    resized = driver.resize(session, _plan(session, image, host=1, flavor=SMALL, serial=5), KeptJournal())
+    assert resized.power_state is PowerState.RUNNING
+    vm = session.call("VM.get_record", session.call("VM.get_by_uuid", resized.vm_uuid))
+    assert vm["memory_static_max"] == str(SMALL.ram_mib * MIB)
+    driver.confirm_resize(session, SERVER)
+    archive = _snapshot(session, glance, tmp_path, "after-resize")
+    assert read_file(archive, "/motd") == b"made for a test\n"
+
+    driver.destroy(session, SERVER)
+    driver.destroy(session, SERVER)
+    assert driver.find(session, SERVER) is None
+    assert session.call("VDI.get_by_name_label", f"{tags.vm_name(SERVER)} root") == []
+    kept = [vdi["name_label"] for vdi in session.call("VDI.get_all_records").values() if vdi["managed"]]
+    assert kept == [tags.image_name("demo")]
+    assert list((pool.data / "sr").rglob(".celltree-staging-*")) == []
+
+
+def test_reverted_resize_leaves_the_first_disk_untouched(
+    pool: FullPool, session: Session, glance: Glance, image: ImageRef, tmp_path: Path
+) -> None:
+    _built(session, image)
+    before = driver.find(session, SERVER)
+    driver.resize(session, _plan(session, image, host=0, flavor=SMALL, serial=5), KeptJournal())
+    driver.revert_resize(session, SERVER)
+    after = driver.find(session, SERVER)
+    assert before is not None
+    assert after is not None
+    assert (after.vm_uuid, after.power_state) == (before.vm_uuid, PowerState.RUNNING)
+    assert read_file(_snapshot(session, glance, tmp_path, "snap"), "/motd") == b"made for a test\n"
+
+
+def test_root_disk_is_grown_to_the_flavor_and_the_image_is_fetched_once(
+    pool: FullPool, session: Session, glance: Glance, image: ImageRef
+) -> None:
+    plan = _built(session, image)
+    root = session.call("VDI.get_record", session.call("VDI.get_by_name_label", f"{plan.name} root")[0])
+    assert root["virtual_size"] == str(2**30)
+    assert vhd.info(next((pool.data / "sr").rglob(f"{root['uuid']}.vhd"))).virtual_size == 2**30
+    again = plan_build(
+        a_spec(flavor=TINY, image=image), server=uuid.uuid4().bytes, attempt=1, host=driver.measure(session).hosts[0]
+    )
+    driver.prepare_build(session, again, KeptJournal())
+    assert [request[0] for request in glance.requests] == ["GET"]
+
+
+def test_stop_start_and_reboot_change_the_domain(session: Session, image: ImageRef) -> None:
+    plan = _built(session, image)
+    first = driver.find(session, SERVER)
+    driver.stop(session, SERVER, clean_seconds=10)
+    off = driver.find(session, SERVER)
+    assert off is not None
+    assert off.power_state is PowerState.HALTED
+    driver.start(session, SERVER, host=plan.host)
+    on = driver.reboot(session, SERVER, KeptJournal(), hard=True)
+    assert first is not None
+    assert on.domid > first.domid
