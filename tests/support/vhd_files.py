@@ -10,7 +10,7 @@ import pyvhdi
 def libvhdi_read(paths: Sequence[Path], offset: int = 0, length: int | None = None) -> bytes:
     """Read a disk as libvhdi sees it; the chain's files leaf first, as libvhdi looks for no parents itself."""
     with ExitStack() as opened:
-        files = []
+        files: list[pyvhdi.file] = []
         for path in reversed(paths):
             file = pyvhdi.file()
             file.open(str(path))

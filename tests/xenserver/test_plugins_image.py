@@ -477,7 +477,9 @@ def test_vhd_util_failing_leaves_nothing(dom0: Dom0, glance: Glance, chain: tupl
     ],
 )
 def test_wrong_parameters_are_permanent(dom0: Dom0, glance: Glance, wrong: dict[str, object]) -> None:
-    assert dom0.refusal(**{"url": glance.file_url("one"), **wrong})[0] == "PermanentError"
+    url = str(wrong.get("url", glance.file_url("one")))
+    others = {name: value for name, value in wrong.items() if name != "url"}
+    assert dom0.refusal(url, **others)[0] == "PermanentError"
     assert glance.requests == []
 
 
