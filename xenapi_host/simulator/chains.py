@@ -12,14 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 from xenapi_host.simulator.database import Database, Row
-from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.engine import CHAINLESS, Engine
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.storage import BLOCK, Disk, NoRoom, Storage
 
 MAX_SIZE_MIB = 2_088_960
 MAX_DEPTH = 30
 BASE_COPY = "base copy"
-CHAINLESS = ("dummy",)
 DUMMY_NOTE = {"samplekey": "This is a dummy SR VDI"}
 
 
@@ -57,7 +56,7 @@ def make(engine: Engine, sr: Row, fields: dict[str, Any]) -> Row:
         size = rounded(size)
     uuid = engine.new_uuid()
     try:
-        engine.storage.create(sr["uuid"], uuid, size)
+        engine.storage_of(sr).create(sr["uuid"], uuid, size)
     except NoRoom as refused:
         raise no_room(refused) from refused
     known = fields.get("sm_config", {})
@@ -92,7 +91,7 @@ def branch(engine: Engine, vdi: Row, *, snapshot: bool) -> Row:
         parent = _freeze(engine, sr, vdi, uuid)
         sm_config = {"vhd-parent": parent}
     else:
-        engine.storage.copy(sr["uuid"], vdi["uuid"], sr["uuid"], uuid)
+        engine.storage_of(sr).copy(sr["uuid"], vdi["uuid"], sr["uuid"], uuid)
         sm_config = {}
     fields: dict[str, Any] = {
         "uuid": uuid,
@@ -161,7 +160,7 @@ def remove(engine: Engine, vdi: Row) -> None:
     """Delete a disk's file and object; snapshots of it forget nothing but are no longer listed."""
     sr = engine.db.get("SR", vdi["SR"])
     with suppress(KeyError):  # a file taken away behind our back: the object goes all the same, as XAPI's does
-        engine.storage.delete(sr["uuid"], vdi["uuid"])
+        engine.storage_of(sr).delete(sr["uuid"], vdi["uuid"])
     for vbd in list(vdi["VBDs"]):
         engine.db.delete(engine.db.rows[vbd])
     engine.db.delete(vdi)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xenapi_host.simulator.event import Registration
 
 Value = Any
+CHAINLESS = ("dummy", "iso")  # SR types without files of ours: their disks are sizes only
 Spawn = Callable[[Callable[[], None]], None]
 PluginTwin = Callable[["Call", Row, dict[str, str]], str]
 
@@ -64,6 +65,7 @@ class Engine:
         self.db = Database(self.new_uuid)
         self.db.changed = self._announce
         self.storage: Storage = storage if storage is not None else MemoryStorage()
+        self.sizes_only = MemoryStorage()
         self.faults = Faults()
         self.dom0s: dict[str, Dom0] = {}  # host ref -> its private root, in the full simulator
         self.plugin_twins: dict[tuple[str, str], PluginTwin] = {}  # (plugin, function) -> stand-in of light hosts
@@ -102,6 +104,10 @@ class Engine:
     @property
     def master(self) -> Row:
         return self.db.get("host", self.pool["master"])
+
+    def storage_of(self, sr: Row) -> Storage:
+        """Where this repository's disks are kept."""
+        return self.sizes_only if sr["type"] in CHAINLESS else self.storage
 
     @contextmanager
     def unlocked(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from xenapi_host.simulator.dom0 import Dom0
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.journal import Journal
 from xenapi_host.simulator.server import PoolServer
+from xenapi_host.simulator.sr import mark_plugged
 from xenapi_host.simulator.vhd_storage import VhdStorage
 
 World = Callable[[Engine], Engine]
@@ -42,13 +43,10 @@ class FullPool:
             world(self.engine)
         socket = self.data / "xapi.socket"
         for host in self.engine.db.all("host"):
-            dom0 = Dom0(self.data / "dom0" / host["uuid"], self.storage, socket)
-            self.engine.dom0s[host.ref] = dom0
+            self.engine.dom0s[host.ref] = Dom0(self.data / "dom0" / host["uuid"], self.storage, socket)
             for ref in host["PBDs"]:
-                pbd = self.engine.db.rows[ref]
-                if pbd["currently_attached"]:
-                    path = dom0.mount(self.engine.db.get("SR", pbd["SR"])["uuid"])
-                    self.engine.db.set(pbd, "device_config", {**pbd["device_config"], "path": path})
+                if self.engine.db.rows[ref]["currently_attached"]:
+                    mark_plugged(self.engine, self.engine.db.rows[ref])
         self.journal.follow()
         tls = _certificate(self.data) if https else None
         self.server = PoolServer(self.engine, port, tls=tls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from xmlrpc.client import DateTime
 
@@ -11,16 +12,15 @@ from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import Failure, internal
 from xenapi_host.simulator.implicit import computed
-from xenapi_host.simulator.placement import boot_refusal, possible_hosts
+from xenapi_host.simulator.placement import boot_refusal, live, possible_hosts
 from xenapi_host.simulator.vm_migration import move
 from xenapi_host.simulator.vm_operations import operation
 
 
 @computed("host", "allowed_operations")
 def allowed_operations(engine: Engine, host: Row) -> list[str]:
-    if not host["enabled"]:
-        return ["enable", "reboot", "shutdown", "evacuate", "apply_updates"]
-    return ["vm_migrate", "provision", "vm_resume", "enable", "evacuate", "vm_start"]
+    always = ["vm_migrate", "provision", "vm_resume", "enable", "evacuate", "vm_start"]
+    return always if host["enabled"] else [*always, "apply_updates", "reboot", "shutdown"]
 
 
 @method("host.enable")
@@ -47,7 +47,7 @@ def _obstacles(call: Call, host: Row) -> dict[str, list[str]]:
     for vm in _guests(call, host):
         refusals = [boot_refusal(call.engine, vm, other) for other in others]
         if not others:
-            found[vm.ref] = ["HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref]
+            found[vm.ref] = ["NO_HOSTS_AVAILABLE", vm.ref]
         elif all(refusals) and refusals[0] is not None:
             found[vm.ref] = refusals[0].details
     return found
@@ -62,17 +62,15 @@ def get_vms_which_prevent_evacuation(call: Call, ref: str) -> dict[str, list[str
 def assert_can_evacuate(call: Call, ref: str) -> str:
     obstacles = _obstacles(call, call.row("host", ref))
     if obstacles:
-        texts = ["|".join([vm, *why]) for vm, why in obstacles.items()]
-        raise Failure(
-            "CANNOT_EVACUATE_HOST", "|".join(next(iter(obstacles.values()))) if len(texts) == 1 else ";".join(texts)
-        )
+        raise Failure("CANNOT_EVACUATE_HOST", "|".join(",".join(why) for why in obstacles.values()))
     return ""
 
 
 @method("host.evacuate")
 def evacuate(call: Call, ref: str, network: str = "", batch: str = "") -> str:
     host = call.row("host", ref)
-    assert_can_evacuate(call, ref)
+    for why in _obstacles(call, host).values():
+        raise Failure(*why)
     for vm in _guests(call, host):
         targets = [h for h in possible_hosts(call.engine, vm) if h is not host]
         if not targets:
@@ -88,6 +86,14 @@ def power(call: Call, ref: str) -> str:
     if host["enabled"]:
         raise Failure("HOST_NOT_DISABLED")
     raise Failure("NOT_IMPLEMENTED", call.method)
+
+
+@method("host.destroy")
+def destroy(call: Call, ref: str) -> str:
+    host = call.row("host", ref)
+    if ref == call.engine.pool["master"] or live(call.engine, host):
+        raise Failure("HOST_IS_LIVE", ref)
+    raise Failure("NOT_IMPLEMENTED", "host.destroy")
 
 
 @method("host.compute_free_memory")
@@ -152,5 +158,7 @@ def is_in_emergency_mode(call: Call) -> bool:
 
 @method("host.set_hostname_live")
 def set_hostname_live(call: Call, ref: str, name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,63}", name):
+        raise Failure("HOST_NAME_INVALID", "hostname contains invalid characters")
     call.db.set(call.row("host", ref), "hostname", name)
     return ""

@@ -98,11 +98,12 @@ class Response:
     content_type: str = "text/xml"
     headers: list[tuple[str, str]] = field(default_factory=list)
     close: bool = False
+    version: str = "HTTP/1.1"
     stream: Callable[[Sink], None] | None = None  # writes the body itself; the connection closes after it
     take: Callable[[BinaryIO], None] | None = None  # reads the request's body after the head has been sent
 
     def head(self) -> bytes:
-        lines = [f"HTTP/1.1 {self.status} {REASONS[self.status]}"]
+        lines = [f"{self.version} {self.status} {REASONS[self.status]}"]
         streams = self.stream is not None or self.take is not None
         if not streams:
             lines.append(f"content-length: {len(self.body)}")

@@ -149,6 +149,8 @@ def _map_adder(class_name: str, field: str) -> Behaviour:
 
     def add(call: Call, ref: str, key: str, value: Value) -> str:
         row = call.row(class_name, ref)
+        if not key:
+            raise internal("Db_exn.Empty_key_in_map")
         if key in row[field]:
             raise Failure("MAP_DUPLICATE_KEY", class_name, database_name, ref, key)
         call.db.set(row, field, {**row[field], key: value})

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from xmlrpc.client import DateTime
 
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.engine import CHAINLESS, Engine
 
 _FLEETING = {"session", "task"}
 
@@ -58,7 +58,10 @@ class Journal:
         engine = self._engine
         for sr in engine.db.all("SR"):
             if sr["PBDs"]:
-                engine.storage.open(sr["uuid"], sr.number("physical_size"))
+                engine.storage_of(sr).open(sr["uuid"], sr.number("physical_size"))
+                for vdi in sr["VDIs"] if sr["type"] in CHAINLESS else ():
+                    row = engine.db.rows[vdi]
+                    engine.sizes_only.create(sr["uuid"], row["uuid"], row.number("virtual_size"))
         for row in list(engine.db.rows.values()):
             if row.get("current_operations"):
                 engine.db.set(row, "current_operations", {})

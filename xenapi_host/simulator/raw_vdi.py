@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from xenapi_host import vhd
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.engine import CHAINLESS, Engine
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.http_wire import Refused, Request, Response, Sink, trouble
 from xenapi_host.simulator.vdi import attached
@@ -35,7 +35,7 @@ def answer(engine: Engine, request: Request) -> Response:
         vdi = _find(engine, request.query.get("vdi", ""))
         if vdi is None:
             return trouble(f'Db_exn.Read_missing_uuid("VDI", "", "{request.query.get("vdi", "")}")')
-        if not isinstance(engine.storage, VhdStorage) or vdi["SR"] not in engine.db.rows:
+        if not isinstance(engine.storage, VhdStorage) or engine.db.get("SR", vdi["SR"])["type"] in CHAINLESS:
             return trouble("NOT_IMPLEMENTED: [ disks without bytes ]")
         path = engine.storage.path(engine.db.rows[vdi["SR"]]["uuid"], vdi["uuid"])
         if request.method == "PUT":

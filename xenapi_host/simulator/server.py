@@ -5,14 +5,16 @@ Each host of the pool listens on an address of its own, all on one port; slaves 
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from xenapi_host.simulator import raw_vdi, wire_json, wire_xml
 from xenapi_host.simulator.engine import Engine
-from xenapi_host.simulator.failure import Failure, Fault
+from xenapi_host.simulator.failure import Failure, Fault, internal
 from xenapi_host.simulator.http_wire import (
     Listener,
     Request,
@@ -25,6 +27,7 @@ from xenapi_host.simulator.http_wire import (
 )
 from xenapi_host.simulator.sundry import METHODS_OF_NO_CLASS, list_methods
 
+_LOG = logging.getLogger(__name__)
 _ORIGIN = [("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Headers", "X-Requested-With")]
 _METHODS = ("GET", "POST", "PUT", "OPTIONS", "CONNECT")
 
@@ -61,7 +64,7 @@ class Face:
         if request.method == "POST":
             return self._post(request)
         if request.method == "OPTIONS":
-            methods = ("Access-Control-Allow-Methods", "POST")
+            methods = ("Access-Control-Allow-Methods", "PUT")
             return Response(content_type="", headers=[*_ORIGIN, methods])
         if request.method not in _METHODS:
             return unsupported(request.method)
@@ -92,7 +95,7 @@ class Face:
         if not name:
             raise wire_xml.Malformed("Xmlrpc.Parse_error")
         try:
-            return wire_xml.success(self.engine.call(name, params, host=self.host))
+            return wire_xml.success(self._ask(name, params))
         except Failure as failed:
             return wire_xml.failure(failed)
 
@@ -101,9 +104,18 @@ class Face:
         if request.method in METHODS_OF_NO_CLASS:
             return request.success(list_methods())
         try:
-            return request.success(self.engine.call(request.method, request.params, host=self.host))
+            return request.success(self._ask(request.method, request.params))
         except Failure as failed:
             return request.failure(failed)
+
+    def _ask(self, name: str, params: list[Any]) -> Any:
+        try:
+            return self.engine.call(name, params, host=self.host)
+        except (Failure, Fault):
+            raise
+        except Exception as bug:  # the edge: the client is told, as XAPI tells of its own surprises
+            _LOG.exception("a bug of the simulator in %s", name)
+            raise internal(repr(bug)) from bug
 
     def _handler(self, request: Request, realm: str) -> Response:
         try:
@@ -118,7 +130,7 @@ class Face:
             return self._export(request)
         if request.path == "/console":
             return trouble("Console.Failure")
-        return Response(status=404, content_type="text/html", close=True)
+        return Response(status=404, content_type="text/html", close=True, version="HTTP/1.0")
 
     def _export(self, request: Request) -> Response:
         uuid = request.query.get("uuid", "")

@@ -25,6 +25,7 @@ OPERATIONS = {
     "nfs": ["vdi_introduce", *_CBT, *_EVERY, *_DISK],
     "iso": _EVERY,
 }
+_MOUNTED = ("ext", "nfs")  # plugins find these by PBD.device_config["path"]: dom0 is a folder of ours
 _LOCATED = {"file": "SR_BACKEND_FAILURE_94", "iso": "SR_BACKEND_FAILURE_220"}
 
 
@@ -40,7 +41,7 @@ def _space(engine: Engine, sr: Row) -> tuple[int, int]:
     if not sr["PBDs"]:
         return -1, -1
     try:
-        space = engine.storage.space(sr["uuid"])
+        space = engine.storage_of(sr).space(sr["uuid"])
     except KeyError:
         return -1, -1
     return space.total, space.used
@@ -86,8 +87,9 @@ def mark_plugged(engine: Engine, pbd: Row) -> None:
     engine.db.update(pbd, {"currently_attached": True, "other_config": config})
     dom0 = engine.dom0s.get(host.ref)
     if dom0 is not None:
-        path = dom0.mount(engine.db.get("SR", pbd["SR"])["uuid"])
-        if path is not None:
+        sr = engine.db.get("SR", pbd["SR"])
+        path = dom0.mount(sr["uuid"])
+        if sr["type"] in _MOUNTED:
             engine.db.set(pbd, "device_config", {**pbd["device_config"], "path": path})
 
 
@@ -121,7 +123,7 @@ def create(
     )
     total = int(size) or DEFAULT_SIZE
     call.db.set(sr, "physical_size", str(total))
-    call.engine.storage.open(sr["uuid"], total)
+    call.engine.storage_of(sr).open(sr["uuid"], total)
     hosts = call.db.all("host") if shared else [host]
     for member in hosts:
         mark_plugged(call.engine, plug_row(call.engine, member, sr, device_config, plugged=False))
@@ -180,7 +182,7 @@ def destroy(call: Call, ref: str) -> str:
         raise Failure("SR_HAS_NO_PBDS", ref)
     if sr["VDIs"]:
         raise Failure("SR_NOT_EMPTY", ref)
-    call.engine.storage.close(sr["uuid"])
+    call.engine.storage_of(sr).close(sr["uuid"])
     _forget(call, sr)
     return ""
 
@@ -239,7 +241,7 @@ def plug(call: Call, ref: str) -> str:
     if not pbd["currently_attached"]:
         call.shares_lock()
         sr = call.row("SR", pbd["SR"])
-        call.engine.storage.open(sr["uuid"], DEFAULT_SIZE)
+        call.engine.storage_of(sr).open(sr["uuid"], DEFAULT_SIZE)
         mark_plugged(call.engine, pbd)
         chains.scan(call.engine, sr)
     return ""

@@ -42,7 +42,7 @@ def physical_utilisation(engine: Engine, vdi: Row) -> str:
     if vdi["sm_config"].get("type") == "raw" or not chains.has_chains(sr):
         return "0" if vdi["is_a_snapshot"] and not chains.has_chains(sr) else str(vdi["virtual_size"])
     try:
-        return str(engine.storage.disk(sr["uuid"], vdi["uuid"]).physical_size)
+        return str(engine.storage_of(sr).disk(sr["uuid"], vdi["uuid"]).physical_size)
     except KeyError:
         return "0"
 
@@ -108,9 +108,18 @@ def resize(call: Call, ref: str, size: str) -> str:
             raise chains.invalid_size("shrinking not allowed")
         wanted = chains.rounded(wanted)
     call.shares_lock()
-    call.engine.storage.resize(sr["uuid"], vdi["uuid"], wanted)
+    call.engine.storage_of(sr).resize(sr["uuid"], vdi["uuid"], wanted)
     call.db.set(vdi, "virtual_size", str(wanted))
     return ""
+
+
+def _copy_bytes(engine: Engine, source: Row, uuid: str, sr: Row, new_uuid: str, size: int) -> None:
+    """From or to a repository that keeps sizes only, there is nothing to carry but the size."""
+    take, give = engine.storage_of(source), engine.storage_of(sr)
+    if take is give:
+        give.copy(source["uuid"], uuid, sr["uuid"], new_uuid)
+    elif size:
+        give.create(sr["uuid"], new_uuid, chains.rounded(size) if chains.has_chains(sr) else size)
 
 
 def copied(call: Call, vdi: Row, sr: Row) -> Row:
@@ -122,7 +131,7 @@ def copied(call: Call, vdi: Row, sr: Row) -> Row:
     call.db.set(vdi, "current_operations", operation)
     try:
         with engine.unlocked():
-            engine.storage.copy(source["uuid"], vdi["uuid"], sr["uuid"], uuid)
+            _copy_bytes(engine, source, vdi["uuid"], sr, uuid, vdi.number("virtual_size"))
     except NoRoom as refused:
         raise chains.no_room(refused) from refused
     finally:
@@ -162,7 +171,7 @@ def _copy_into(call: Call, vdi: Row, target: Row) -> str:
     refuse_in_use(call, target, "copy")
     source, into = sr_of(call, vdi), sr_of(call, target)
     with call.engine.unlocked():
-        call.engine.storage.copy(source["uuid"], vdi["uuid"], into["uuid"], target["uuid"])
+        _copy_bytes(call.engine, source, vdi["uuid"], into, target["uuid"], 0)
     return target.ref
 
 
@@ -194,7 +203,7 @@ def introduce(
     chains.need_plugged(call.db, sr)
     at = location.removesuffix(".vhd").rpartition("/")[2] or uuid
     try:
-        disk = call.engine.storage.disk(sr["uuid"], at)
+        disk = call.engine.storage_of(sr).disk(sr["uuid"], at)
     except KeyError:
         raise Failure("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={at} not found]", "") from None
     known = call.db.by_uuid("VDI", uuid or at)

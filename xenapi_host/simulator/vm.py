@@ -56,7 +56,7 @@ def create(call: Call, given: Any) -> str:
 def vm_row(engine: Engine, fields: dict[str, Any]) -> Row:
     """A VM's object with the objects that live and die with it."""
     metrics = engine.db.create("VM_metrics", {"VCPUs_utilisation": {}})
-    vm = engine.db.create("VM", {**fields, "metrics": metrics.ref})
+    vm = engine.db.create("VM", {**fields, "metrics": metrics.ref, "domid": "-1"})
     engine.db.set(vm, "memory_overhead", str(memory.overhead(vm)))
     return vm
 

@@ -73,6 +73,7 @@ def _limits(call: Call, vm: Row, static_min: str, static_max: str, dynamic_min: 
             "memory_static_max": static_max,
             "memory_dynamic_min": dynamic_min,
             "memory_dynamic_max": dynamic_max,
+            "memory_target": dynamic_max,
         },
     )
     _recount(call, vm)
@@ -123,8 +124,6 @@ def set_dynamic_range(call: Call, ref: str, dmin: str, dmax: str) -> str:
     vm = call.row("VM", ref)
     refuse(vm, "changing_dynamic_range")
     _limits(call, vm, vm["memory_static_min"], vm["memory_static_max"], dmin, dmax)
-    if vm["power_state"] == "Running":
-        call.db.set(vm, "memory_target", dmax)
     return ""
 
 

@@ -34,8 +34,6 @@ def pool_migrate(call: Call, ref: str, host_ref: str, options: dict[str, str]) -
 
 
 def refuse_host(engine: Engine, vm: Row, host: Row) -> None:
-    if not host["enabled"]:
-        raise Failure("HOST_DISABLED", host.ref)
     if vm["resident_on"] == host.ref:
         refused = missing(engine, vm, host)
     else:
@@ -86,9 +84,9 @@ def _assert(call: Call, vm: Row, dest: dict[str, str], vdi_map: dict[str, str], 
         raise Failure("OPERATION_NOT_ALLOWED", _INTRA_POOL_VIF)
     for vdi in _disks(call, vm):
         target = vdi_map.get(vdi.ref)
-        if target is None and not (reaches_sr(call.engine, host, vdi["SR"]) and vm["resident_on"] != host.ref):
+        if target is None:
             raise Failure("VDI_NOT_IN_MAP", vdi.ref)
-        if target is not None and not reaches_sr(call.engine, host, call.row("SR", target).ref):
+        if not reaches_sr(call.engine, host, call.row("SR", target).ref):
             raise Failure("VM_REQUIRES_SR", vm.ref, target)
     if not host["enabled"]:
         raise Failure("HOST_DISABLED", host.ref)

@@ -137,6 +137,8 @@ def refusal(vm: Row, operation: str) -> Failure | None:
         return Failure("OPERATION_BLOCKED", vm.ref, blocked)
     expected = _ALL[operation]
     control = vm["is_control_domain"]
+    if vm["is_a_snapshot"] and operation in ("clone", "copy"):
+        expected = (H, S)
     if vm["power_state"] not in expected and not (control and operation == "changing_static_range"):
         return power_state_refusal(vm, expected)
     for task, running in vm["current_operations"].items():

@@ -70,6 +70,8 @@ def failure(failed: Failure) -> bytes:
 
 def method_call(body: bytes) -> tuple[str, list[Any]]:
     """The method and its parameters, or Malformed."""
+    if b"<params" not in body:
+        raise Malformed('Xmlrpc.Parse_error("close_tag", "open_tag", _)')
     if any(mark in body[:4096] for mark in _REFUSED):
         raise Malformed("a document type is not accepted")
     try:

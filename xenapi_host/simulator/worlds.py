@@ -76,7 +76,7 @@ def demo_pool(
         "network",
         {"name_label": "Pool-wide network associated with eth0", "bridge": "xenbr0", "managed": True, "MTU": "1500"},
     )
-    pool = engine.db.create("pool", {"name_label": name, "restrictions": {}})
+    pool = engine.db.create("pool", {"name_label": name, "restrictions": {}, "ha_cluster_stack": "xhad"})
     members: list[Row] = []
     for number in range(hosts):
         address = addresses[number] if addresses else f"127.0.0.{number + 1}"
@@ -108,6 +108,7 @@ def add_host(engine: Engine, name: str, address: str, shape: HostShape) -> Row:
             "address": address,
             "metrics": metrics.ref,
             "enabled": True,
+            "https_only": True,
             "API_version_major": "2",
             "API_version_minor": "21",
             "API_version_vendor": "XenSource",
@@ -222,13 +223,35 @@ def _pif(engine: Engine, host: Row, network: Row, number: int, address: str) -> 
     )
 
 
+def _hardware(engine: Engine, host: Row) -> None:
+    """Certificates and devices, as far as clients list them."""
+    for kind in ("host", "host_internal"):
+        engine.db.create(
+            "Certificate", {"type": kind, "host": host.ref, "not_before": engine.now(), "not_after": engine.now()}
+        )
+    for number, (kind, name) in enumerate((("Mass storage controller", "block"), ("Ethernet controller", "network"))):
+        engine.db.create(
+            "PCI",
+            {
+                "class_name": kind,
+                "vendor_name": "Red Hat, Inc.",
+                "device_name": f"Virtio 1.0 {name} device",
+                "host": host.ref,
+                "pci_id": f"0000:00:0{number + 2}.0",
+                "subsystem_vendor_name": "Red Hat, Inc.",
+                "subsystem_device_name": f"Virtio 1.0 {name} device",
+                "driver_name": "virtio-pci",
+            },
+        )
+
+
 def add_sr(engine: Engine, name: str, kind: str, hosts: list[Row], size: int, config: dict[str, str]) -> Row:
     sr = engine.db.create(
         "SR",
         {"name_label": name, "type": kind, "content_type": "user", "shared": len(hosts) > 1 or kind == "nfs"},
     )
     engine.db.set(sr, "physical_size", str(size))
-    engine.storage.open(sr["uuid"], size)
+    engine.storage_of(sr).open(sr["uuid"], size)
     for host in hosts:
         repositories.mark_plugged(engine, repositories.plug_row(engine, host, sr, config, plugged=False))
     return sr
@@ -320,7 +343,15 @@ def recorded_world(engine: Engine, *, hosts: int = 1, addresses: list[str] | Non
                 "other_config": internal,
             },
         )
-    pool = db.create("pool", {"restrictions": {"restrict_vlan": "false"}, "other_config": {"memory-ratio-hvm": "0.25"}})
+    pool = db.create(
+        "pool",
+        {
+            "restrictions": {"restrict_vlan": "false"},
+            "other_config": {"memory-ratio-hvm": "0.25"},
+            "ha_cluster_stack": "xhad",
+            "telemetry_next_collection": engine.now(),
+        },
+    )
     shape = HostShape(ram_mib=64 * 1024, cpus=8)
     network = db.create("network", {"name_label": "eth0", "bridge": "xenbr0", "managed": True}) if hosts > 1 else None
     members = []
@@ -344,4 +375,8 @@ def recorded_world(engine: Engine, *, hosts: int = 1, addresses: list[str] | Non
     _roles(engine)
     _template(engine, "rec-template", default=False, config={"disks": "<provision></provision>"})
     db.create("secret", {"value": engine.new_uuid()})
+    if hosts > 1:
+        add_sr(engine, "rec-tools", "iso", members, GIB, {})
+    for host in members:
+        _hardware(engine, host)
     return engine
