@@ -111,10 +111,14 @@ class OsloNotifications:
     def close(self) -> None:
         """Gives what is queued a moment to leave."""
         try:
-            self._queue.put_nowait(None)
+            self._queue.put(None, timeout=CLOSE_SECONDS)
         except queue.Full:
             return
         self._thread.join(CLOSE_SECONDS)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end, after `close`."""
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         from cells.broker.oslo import OsloNotifier
@@ -122,7 +126,7 @@ class OsloNotifications:
         notifier = OsloNotifier(self._url, self._cell, f"compute.{self._cell}", self._options)
         while (one := self._queue.get()) is not None:
             try:
-                notifier.send({"request_id": one.request}, one.event_type, one.payload)
+                notifier.send(one.request, one.event_type, one.payload)
             except Exception:
                 # A payload that is not JSON, a broker that refuses: one event less, the next ones still go.
                 self.dropped += 1

@@ -185,6 +185,19 @@ def _without_traceback(error: CelltreeError) -> CelltreeError:
     return plain
 
 
+class _Request:
+    """A notification's context: oslo.messaging throws away one that is a dict, lest it holds a token."""
+
+    def __init__(self, request: str) -> None:
+        self._request = request
+
+    def redacted_copy(self) -> "_Request":
+        return self
+
+    def to_dict(self) -> dict[str, str]:
+        return {"request_id": self._request}
+
+
 class OsloNotifier:
     """Emits notifications; `send` may block for as long as the broker is away."""
 
@@ -195,8 +208,8 @@ class OsloNotifier:
             self._transport, publisher_id=publisher, driver="messagingv2", topics=[NOTIFICATIONS]
         )
 
-    def send(self, context: Mapping[str, Any], event_type: str, payload: Mapping[str, Any]) -> None:
-        self._notifier.info(dict(context), event_type, dict(payload))
+    def send(self, request: str, event_type: str, payload: Mapping[str, Any]) -> None:
+        self._notifier.info(_Request(request), event_type, dict(payload))
 
     def close(self) -> None:
         self._transport.cleanup()

@@ -68,7 +68,7 @@ class AmqpInbox:
         connection.consume()
         proven()
         incoming = _Incoming(self._connection)
-        acks = _Acks(connection.channel)
+        acks = Acknowledgements(connection.channel)
         while not self._attendant.is_stopping():
             self._acknowledge(connection, acks)
             if connection.wait(connection.tick()):
@@ -77,7 +77,7 @@ class AmqpInbox:
             self._ready.clear()
         self._acknowledge(connection, acks)
 
-    def _acknowledge(self, connection: AmqpConnection, acks: "_Acks") -> None:
+    def _acknowledge(self, connection: AmqpConnection, acks: "Acknowledgements") -> None:
         with self._lock:
             done, self._done = self._done, []
             self._asleep = True
@@ -137,7 +137,7 @@ class _Incoming:
         )
 
 
-class _Acks:
+class Acknowledgements:
     """Writes acknowledgements: one for a run of deliveries without a gap, one each beyond a gap, so that a delivery
     that takes long does not hold back the others."""
 
