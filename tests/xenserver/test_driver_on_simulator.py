@@ -1,13 +1,17 @@
 """The driver against the simulator over HTTP, with the SDK, real VHD files and the real plugin as child processes."""
 
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cells.errors import Temporary
 from cells.model import Flavor, ImageRef, PowerState
-from tests.support.xen_hosts import SERVER, SMALL, KeptJournal, a_spec
+from tests.support.xen_hosts import SERVER, SMALL, KeptJournal, Killed, a_spec
 from tests.xenserver.glance_twin import Glance, Image, serve_glance
 from xenapi_host import driver, tags, vhd
 from xenapi_host.image_maker import make_image, read_file
@@ -139,3 +143,94 @@ def test_stop_start_and_reboot_change_the_domain(session: Session, image: ImageR
     on = driver.reboot(session, SERVER, KeptJournal(), hard=True)
     assert first is not None
     assert on.domid > first.domid
+
+
+def test_slaves_address_leads_to_the_master(pool: FullPool) -> None:
+    session = connect(Access(url=pool.server.urls[1], user="root", password="xen"))
+    facts = driver.measure(session)
+    assert len(facts.hosts) == 2
+    session.close()
+
+
+POINTS = [
+    ("Async.host.call_plugin", True),
+    ("VDI.introduce", False),
+    ("VDI.introduce", True),
+    ("VM.create", True),
+    ("VDI.clone", True),
+    ("VBD.create", True),
+    ("Async.VM.start_on", True),
+    ("VDI.snapshot", True),
+    ("SR.scan", False),
+    ("VDI.create", True),
+    ("Async.VDI.copy", True),
+    ("VM.destroy", False),
+]
+
+
+@pytest.mark.parametrize(("method", "after"), POINTS, ids=[f"{m}{'+' if a else '-'}" for m, a in POINTS])
+def test_server_whose_daemon_died_on_the_way_loses_nothing(
+    pool: FullPool, session: Session, glance: Glance, image: ImageRef, tmp_path: Path, method: str, after: bool
+) -> None:
+    inner = connect(Access(url=pool.url, user="root", password="xen"))
+    dying = Session(DyingAt(door=inner, method=method, after=after))
+    here, there = _plan(session, image), _plan(session, image, host=1, flavor=SMALL, serial=5)
+    queued = ImageRef(id="snap", url=glance.url)
+    works: list[Callable[[Session, KeptJournal], object]] = [
+        lambda at, journal: driver.prepare_build(at, here, journal),
+        lambda at, journal: driver.start_build(at, SERVER, 1, here.host),
+        lambda at, journal: driver.snapshot(at, SERVER, queued, journal),
+        lambda at, journal: driver.resize(at, there, journal),
+        lambda at, journal: driver.confirm_resize(at, SERVER),
+    ]
+    deaths = 0
+    for work in works:
+        journal = KeptJournal()
+        try:
+            work(dying, journal)
+        except Killed:
+            deaths += 1
+            _until_done(lambda work=work, journal=journal: work(session, journal))
+    assert deaths == 1
+    inner.close()
+    (tmp_path / "snap.tar.gz").write_bytes(glance.taken["snap"])
+    assert read_file(tmp_path / "snap.tar.gz", "/motd") == b"made for a test\n"
+    assert driver.power_states(session)[SERVER].power_state is PowerState.RUNNING
+    names = sorted(vdi["name_label"] for vdi in session.call("VDI.get_all_records").values() if vdi["managed"])
+    assert names == [tags.image_name("demo"), f"{here.name} root"]
+    assert list((pool.data / "sr").rglob(".celltree-staging-*")) == []
+
+
+def _until_done(work: Callable[[], object]) -> None:
+    """What a job runner does: try again after Temporary. The task that the dead daemon began goes on by itself."""
+    for _ in range(200):
+        try:
+            work()
+            return
+        except Temporary:
+            threading.Event().wait(0.05)
+    pytest.fail("the operation does not come to an end")
+
+
+@dataclass(slots=True)
+class DyingAt:
+    """A door at which the daemon dies once, before or after the first call of a method."""
+
+    door: Session
+    method: str
+    after: bool
+    died: bool = False
+
+    def call(self, method: str, params: tuple[Any, ...]) -> Any:
+        strikes = method == self.method and not self.died
+        if strikes and not self.after:
+            self.died = True
+            raise Killed
+        answer = self.door.call(method, *params)
+        if strikes:
+            self.died = True
+            raise Killed
+        return answer
+
+    def close(self) -> None:
+        self.door.close()

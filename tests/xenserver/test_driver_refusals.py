@@ -67,6 +67,34 @@ def test_resize_that_fails_for_good_leaves_the_server_as_it_was(method: str) -> 
     assert house.orphans() == []
 
 
+def test_second_resize_is_refused_while_one_waits() -> None:
+    house = House()
+    house.built()
+    driver.resize(house.session, house.plan(flavor=SMALL, serial=3, host=1), KeptJournal())
+    before = house.picture()
+    with pytest.raises(Permanent, match="confirm or revert"):
+        driver.resize(house.session, house.plan(flavor=TINY, serial=4), KeptJournal())
+    assert house.picture() == before
+
+
+def test_resize_that_is_told_to_stop_leaves_the_rest_to_the_delete() -> None:
+    class Stopping(KeptJournal):
+        checks = 0
+
+        def check(self) -> None:
+            self.checks += 1
+            if self.checks == 3:
+                raise Refusal(RefusalCode.DELETED, "the server was deleted")
+
+    house = House()
+    house.built()
+    with pytest.raises(Refusal, match="deleted"):
+        driver.resize(house.session, house.plan(flavor=SMALL, serial=3, host=1), Stopping())
+    assert all(vm["power_state"] == "Halted" for vm in house.servers().values())
+    driver.destroy(house.session, SERVER)
+    assert (house.servers(), house.disks()) == ({}, {})
+
+
 def test_upload_that_fails_for_good_leaves_no_snapshot() -> None:
     house = House()
     house.built()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cells.errors import LeaseLost, Permanent, Refusal, Temporary
+from cells.messages import RefusalCode
 from cells.model import PowerState
 from cells.ports import Journal
 from xenapi_host import tags
@@ -58,14 +59,21 @@ def resize(session: Session, plan: BuildPlan, journal: Journal, *, clean_seconds
             revert_resize(session, plan.server)
         raise
     except (Permanent, Refusal) as error:
-        if not isinstance(error, LeaseLost):
+        if not _told_to_stop(error):
             revert_resize(session, plan.server)
         raise
+
+
+def _told_to_stop(error: Permanent | Refusal) -> bool:
+    """Whether the journal has stopped us: then another job does the rest, and we touch nothing."""
+    return isinstance(error, LeaseLost) or (isinstance(error, Refusal) and error.code == RefusalCode.DELETED)
 
 
 def _original(session: Session, plan: BuildPlan) -> Vm:
     kept = vms.originals(session, plan.server)
     if kept:
+        if any(vm.serial != plan.serial for vm in vms.current(session, plan.server)):
+            raise Permanent("an earlier resize waits: confirm or revert it first")
         return kept[0]
     vm = vms.the_one(session, plan.server)
     if vm.serial == plan.serial:

@@ -4,6 +4,7 @@ import socket
 import threading
 import xmlrpc.client
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -63,11 +64,14 @@ def serve() -> Iterator[Callable[[], Scripted]]:
                 if body is None:
                     self.close_connection = True
                     return
-                self.send_response(200)
-                self.send_header("Content-Type", "text/xml")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.close_connection = True
+                with suppress(ConnectionError):  # who asked may have gone
+                    self.send_response(200)
+                    self.send_header("Content-Type", "text/xml")
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                    self.close_connection = False
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -175,6 +179,16 @@ def test_wrong_password_is_told_without_it(pool: Scripted, session: Session) -> 
         session.call("VM.get_all")
     assert refused.value.code == "SESSION_AUTHENTICATION_FAILED"
     assert PASSWORD not in repr(refused.value) + repr(session) + repr(access(pool))
+
+
+def test_pool_that_takes_too_long_is_a_try_later(pool: Scripted) -> None:
+    asked_enough = threading.Event()
+    pool.answers["VM.create"] = lambda *_: ok(asked_enough.wait(30))
+    session = connect(access(pool, read_seconds=0.2))
+    with pytest.raises(Temporary, match="does not answer"):
+        session.call("VM.create", {})
+    asked_enough.set()
+    session.close()
 
 
 def test_no_more_log_ins_than_allowed_and_all_are_logged_out(pool: Scripted) -> None:
