@@ -113,7 +113,8 @@ conn.compute.stop_server(server)
 seen.append(conn.compute.wait_for_server(server, status="SHUTOFF", interval=1, wait=60).status)
 conn.compute.start_server(server)
 conn.compute.wait_for_server(server, interval=1, wait=60)
-more = [conn.compute.create_server(name=f"p{n}", image_id=image.id, flavor_id=flavor.id, networks="none") for n in range(4)]
+for n in range(4):
+    conn.compute.create_server(name=f"p{n}", image_id=image.id, flavor_id=flavor.id, networks="none")
 paged = [s.name for s in conn.compute.servers(limit=2)]
 found = conn.compute.find_server("sdk").id == server.id
 conn.compute.delete_server(server)
