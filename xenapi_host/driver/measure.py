@@ -43,6 +43,7 @@ def measure(session: Session, *, storage_choice: str = "default-sr:true") -> Poo
     interfaces: Records = session.call("PIF.get_all_records")
     dom0s: Records = session.call("VM.get_all_records_where", 'field "is_control_domain" = "true"')
     networks = _management_networks(session, interfaces)
+    taken = {dom0["resident_on"]: int(dom0["memory_target"]) + int(dom0["memory_overhead"]) for dom0 in dom0s.values()}
     storages_of: dict[str, list[str]] = {}
     hosts_of: dict[str, list[str]] = {}
     for pbd in plugged.values():
@@ -65,7 +66,7 @@ def measure(session: Session, *, storage_choice: str = "default-sr:true") -> Poo
                 metrics.get(host["metrics"], {}),
                 _storage_of(storages, storages_of.get(ref, []), wanted, default_only="other-config" in storage_choice),
                 networks.get(ref, ""),
-                sum(_taken(dom0) for dom0 in dom0s.values() if dom0["resident_on"] == ref),
+                taken.get(ref, 0),
             )
             for ref, host in hosts.items()
         ),
@@ -118,10 +119,6 @@ def _storage(record: Mapping[str, Any], hosts: tuple[str, ...]) -> StorageFacts:
         virtual_bytes=int(record["virtual_allocation"]),
         hosts=hosts,
     )
-
-
-def _taken(dom0: Mapping[str, Any]) -> int:
-    return int(dom0["memory_target"]) + int(dom0["memory_overhead"])
 
 
 def _host(
