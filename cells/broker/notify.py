@@ -4,6 +4,7 @@
 come late; who needs the truth reads the API.
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -94,10 +95,12 @@ class OsloNotifications:
     """Sends through oslo.messaging from a thread of its own, which may block for as long as the broker is away."""
 
     def __init__(self, url: str, cell: CellName, options: AmqpOptions, room: int = ROOM) -> None:
+        # Not in our thread: a thread that loads eventlet, as this import does, can never be joined.
+        from cells.broker.oslo import OsloNotifier
+
         self.dropped = 0
-        self._url = url
         self._cell = cell
-        self._options = options
+        self._notifier = OsloNotifier(url, cell, f"compute.{cell}", options)
         self._queue: queue.Queue[Notification | None] = queue.Queue(room)
         self._thread = threading.Thread(target=self._run, name=f"celltree {cell} notifications", daemon=True)
         self._thread.start()
@@ -109,26 +112,28 @@ class OsloNotifications:
             self.dropped += 1
 
     def close(self) -> None:
-        """Gives what is queued a moment to leave."""
-        try:
+        """Gives what is queued a moment to leave; the rest is dropped."""
+        with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=CLOSE_SECONDS)
-        except queue.Full:
+            self._thread.join(CLOSE_SECONDS)
+        if not self._thread.is_alive():
             return
-        self._thread.join(CLOSE_SECONDS)
+        with contextlib.suppress(queue.Empty):
+            while self._queue.get_nowait() is not None:
+                self.dropped += 1
+        self._queue.put(None)
 
-    def join(self, seconds: float) -> None:
-        """Wait for the thread to end, after `close`."""
+    def join(self, seconds: float) -> bool:
+        """Wait for the thread to end, after `close`; whether it has."""
         self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
-        from cells.broker.oslo import OsloNotifier
-
-        notifier = OsloNotifier(self._url, self._cell, f"compute.{self._cell}", self._options)
         while (one := self._queue.get()) is not None:
             try:
-                notifier.send(one.request, one.event_type, one.payload)
+                self._notifier.send(one.request, one.event_type, one.payload)
             except Exception:
                 # A payload that is not JSON, a broker that refuses: one event less, the next ones still go.
                 self.dropped += 1
                 log.exception("cell %s: notification %s was not sent", self._cell, one.event_type)
-        notifier.close()
+        self._notifier.close()

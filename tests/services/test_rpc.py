@@ -128,7 +128,7 @@ def test_emitting_into_a_silent_broker_never_waits_and_counts_what_it_drops(
         assert emitter.dropped >= 980
         proxy.heal()
         emitter.close()
-        emitter.join(30)
+        assert emitter.join(30), "the thread did not end once the broker was back"
 
 
 def test_embedded_notifications_are_kept_to_be_looked_at() -> None:
