@@ -42,6 +42,7 @@ RESEND_MOST = 60 * SECOND
 RESEND_SOON = SECOND // 4
 ADOPT_AFTER = 30 * SECOND
 POLL_WAKES = SECOND // 4
+ROLL = 3600 * SECOND
 SERIALS_A_START = 1 << 40
 
 
@@ -155,6 +156,7 @@ class Node:
         self._next_renew: Instant = 0
         self._next_tick: Instant = 0
         self._next_adopt: Instant = 0
+        self._next_roll: Instant = 0
         self._stopping = threading.Event()
         self._commits = 0
         with store.unit() as unit:
@@ -632,7 +634,9 @@ class Node:
             self._next_tick = now + int(self.settings.tick * SECOND)
             self._refresh(now)
             if self._shards.holds(0, now):
-                self._purge(now)
+                if now >= self._next_roll:
+                    self._next_roll = now + ROLL
+                    self.store.roll(now)
                 self._tell_self(Tick())
 
     def _adopt(self, now: Instant, shards: frozenset[int], *, everything: bool) -> None:
@@ -678,10 +682,3 @@ class Node:
 
     def _link(self, edge: EdgeRow) -> Link:
         return self._broker.link(edge.neighbour, self._open_url(edge.url))
-
-    def _purge(self, now: Instant) -> None:
-        with self.store.unit(lock=False) as unit:
-            old = unit.find(InboxRow, Where(column="expires", op="<", value=now), limit=2000)
-        if old:
-            with self.store.unit() as unit:
-                unit.save(*(Remove(row=InboxRow, key=(row.id,)) for row in old))

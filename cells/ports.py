@@ -85,6 +85,9 @@ class Store(Protocol):
         """Begin a transaction. `lock`: rows read by key are locked until the end, so that what was decided on them
         stays true (SELECT ... FOR UPDATE, or SQLite's one writer). On any error the whole unit is rolled back."""
 
+    def roll(self, now: Instant) -> None:
+        """Let go of rows that have served their time: expired inbox marks, old story lines and parked messages."""
+
     def close(self) -> None:
         """Let go of every connection."""
 
