@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -43,6 +43,10 @@ class XenFailure(Exception):
 
 class TaskTimedOut(Exception):
     """A task was still running at its time limit; its cancellation has been asked for."""
+
+
+class TaskForgotten(Exception):
+    """The pool knows no such task: it was removed, or the pool has started anew."""
 
 
 class Door(Protocol):
@@ -111,29 +115,50 @@ def run_task(session: Session, method: str, *params: Any, limit: float) -> Any:
 
     Raises XenFailure with the task's error, TaskTimedOut, Temporary when the pool cannot be reached: the task may
     then go on, and looking at its object tells."""
-    task = session.call(method, *params)
+    task = str(session.call(method, *params))
+    try:
+        result = wait_for_task(session, task, limit=limit)
+    except TaskForgotten as forgotten:
+        raise Temporary("the pool has forgotten a task that was running; looking again") from forgotten
+    end_task(session, task)
+    return result
+
+
+def wait_for_task(session: Session, task: str, *, limit: float) -> Any:
+    """The result of a task that was begun, now or by an earlier try. As run_task, and TaskForgotten when the pool has
+    no such task (any more); one that has failed is removed."""
     deadline = session.now() + limit
     pause = _FIRST_LOOK_SECONDS
-    try:
-        while True:
-            record = session.call("task.get_record", task)
-            if record["status"] not in ("pending", "cancelling"):
-                break
-            if session.now() >= deadline:
-                with suppress(XenFailure):
-                    session.call("task.cancel", task)
-                raise TaskTimedOut(method)
-            session.sleep(pause)
-            pause = min(pause * 1.6, _LONGEST_LOOK_SECONDS)
-    except XenFailure as failure:
-        if failure.code != "HANDLE_INVALID":
-            raise
-        raise Temporary("the pool has forgotten a task that was running; looking again") from failure
-    with suppress(XenFailure):
-        session.call("task.destroy", task)
+    while True:
+        record = _task_record(session, task)
+        if record["status"] not in ("pending", "cancelling"):
+            break
+        if session.now() >= deadline:
+            with suppress(XenFailure):
+                session.call("task.cancel", task)
+            raise TaskTimedOut(task)
+        session.sleep(pause)
+        pause = min(pause * 1.6, _LONGEST_LOOK_SECONDS)
     if record["status"] == "success":
         return _task_result(record["result"])
+    end_task(session, task)
     raise XenFailure(*(record["error_info"] or ["TASK_CANCELLED"]))
+
+
+def end_task(session: Session, task: str) -> None:
+    """Remove a task that has ended. The pool would, too, after an hour."""
+    with suppress(XenFailure):
+        session.call("task.destroy", task)
+
+
+def _task_record(session: Session, task: str) -> Mapping[str, Any]:
+    try:
+        record: Mapping[str, Any] = session.call("task.get_record", task)
+    except XenFailure as failure:
+        if failure.code == "HANDLE_INVALID":
+            raise TaskForgotten(task) from failure
+        raise
+    return record
 
 
 def _task_result(text: str) -> Any:

@@ -18,7 +18,6 @@ STORAGE = "celltree_storage"  # VM: the uuid of the SR of its root disk
 SOURCE = "celltree_source"  # VM made by a resize: the uuid of the disk that its root disk is made from
 ORIGINAL = "celltree_original"  # VM kept while a resize waits: its power state when the resize began
 CLAIM = "celltree_disk"  # VDI: whose disk it is
-COPIED = "celltree_copied"  # VDI: its content is complete
 IMAGE_ID = "image-id"  # VDI: the image that it holds, or was cloned from
 
 ORIGINAL_SUFFIX = "-orig"

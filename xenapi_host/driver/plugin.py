@@ -1,13 +1,24 @@
 """Calls to celltree's plugins in dom0: JSON in, JSON out, its failures as ours."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cells.errors import CelltreeError, Permanent, Refusal, Temporary
 from cells.messages import RefusalCode
+from cells.ports import Journal
+from xenapi_host.driver import tasks
+from xenapi_host.driver.tasks import run_noted
 from xenapi_host.session import Session, XenFailure, run_task
 
+CALL = "Async.host.call_plugin"
 _RETRY_SECONDS = 10.0
+_BUSY_SECONDS = 3.0
+
+
+class PluginFailed(Temporary):
+    """The script has ended without doing it; it may be called again after a while."""
 
 
 def call_plugin(
@@ -15,12 +26,44 @@ def call_plugin(
 ) -> Any:
     """The result of a plugin's function on a host (a reference), waiting at most `limit` seconds."""
     arguments = {"params": json.dumps(params)}
+    with _failures_told():
+        return _read(run_task(session, CALL, host, plugin, function, arguments, limit=limit))
+
+
+def call_plugin_noted(
+    session: Session,
+    journal: Journal,
+    step: str,
+    host: str,
+    plugin: str,
+    function: str,
+    params: dict[str, Any],
+    *,
+    limit: float,
+) -> Any:
+    """As call_plugin, noted in the journal: `earlier` gives what a try before this one has begun."""
+    arguments = {"params": json.dumps(params)}
+    with _failures_told():
+        return _read(run_noted(session, journal, step, CALL, host, plugin, function, arguments, limit=limit))
+
+
+def earlier(session: Session, journal: Journal, step: str, *, limit: float) -> Any:
+    """The result of a plugin call that an earlier try has begun; None if there is none, or if it failed."""
+    answer = tasks.earlier(session, journal, step, limit=limit)
+    return None if answer is None else _read(answer)
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
     try:
-        answer = run_task(session, "Async.host.call_plugin", host, plugin, function, arguments, limit=limit)
+        yield
     except XenFailure as failure:
         if failure.code != "XENAPI_PLUGIN_FAILURE":
             raise
         raise _said(*failure.parameters) from failure
+
+
+def _read(answer: str) -> Any:
     try:
         return json.loads(answer)
     except ValueError as error:
@@ -30,10 +73,12 @@ def call_plugin(
 def _said(*parameters: str) -> CelltreeError:
     """[function, exception class, text] from our plugins; anything else is XAPI's own words on how a script died."""
     kind, text = parameters[1:3] if len(parameters) == 3 else ("", "")
+    if kind == "RetryableError" and text.startswith("another run works"):
+        return PluginFailed("the image is being fetched by another build", retry_after=_BUSY_SECONDS)
     if kind == "RetryableError":
-        return Temporary("the image could not be moved to or from the image service", retry_after=_RETRY_SECONDS)
+        return PluginFailed("the image could not be moved to or from the image service", retry_after=_RETRY_SECONDS)
     if kind != "PermanentError":
-        return Temporary("the host's image plugin was cut short", retry_after=_RETRY_SECONDS)
+        return PluginFailed("the host's image plugin was cut short", retry_after=_RETRY_SECONDS)
     if text.startswith("no space left"):
         return Refusal(RefusalCode.NO_ROOM, "the host's storage is too full for the image")
     if text.startswith("ImageNotFound"):

@@ -19,12 +19,14 @@ from xenapi_host.driver.destroy import remove_vm
 from xenapi_host.driver.disks import Disk
 from xenapi_host.driver.errors import telling, told
 from xenapi_host.driver.power import CLEAN_SECONDS, power_off
+from xenapi_host.driver.tasks import earlier, run_noted
 from xenapi_host.driver.vms import Vm
 from xenapi_host.facts import GIB
 from xenapi_host.plan import BuildPlan
-from xenapi_host.session import NULL, Session, XenFailure, run_task
+from xenapi_host.session import NULL, Session, XenFailure
 
 COPY_SECONDS = 12 * 3600.0
+_COPY = "copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ def _resize(
     new = _new_vm(session, plan, source)
     if disks.root(session, new) is None:
         journal.check()
-        disk = _copied(session, plan, source)
+        disk = _copied(session, plan, source, journal)
         disks.grow(session, disk.ref, disk.size, plan.root_bytes)
         journal.check()
         disks.attach_root(session, new.ref, disk.ref)
@@ -133,7 +135,7 @@ def _new_vm(session: Session, plan: BuildPlan, source: Disk) -> Vm:
     return new
 
 
-def _copied(session: Session, plan: BuildPlan, source: Disk) -> Disk:
+def _copied(session: Session, plan: BuildPlan, source: Disk, journal: Journal) -> Disk:
     """A whole copy of the original's disk in the plan's SR, claimed for the new VM."""
     storage = session.handle("SR", plan.storage)
     if source.storage == storage:
@@ -150,12 +152,11 @@ def _copied(session: Session, plan: BuildPlan, source: Disk) -> Disk:
         return _whole(session, ref)
     for disk in disks.named(session, disks.label(plan.server)):
         if disk.claim == plan.root_claim and disk.loose:
-            if tags.COPIED in disk.record["other_config"]:
+            if earlier(session, journal, _COPY, limit=COPY_SECONDS) == disk.ref:
                 return disk
             disks.destroy_ref(session, disk.ref)  # an earlier copy that was cut short
     ref = str(session.call("VDI.create", _record(plan, source, storage)))
-    run_task(session, "Async.VDI.copy", source.ref, NULL, NULL, ref, limit=COPY_SECONDS)
-    session.call("VDI.add_to_other_config", ref, tags.COPIED, "true")
+    run_noted(session, journal, _COPY, "Async.VDI.copy", source.ref, NULL, NULL, ref, limit=COPY_SECONDS)
     return _whole(session, ref)
 
 

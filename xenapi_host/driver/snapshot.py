@@ -9,12 +9,12 @@ from cells.ports import Journal
 from xenapi_host.driver import disks, images, vms
 from xenapi_host.driver.disks import Disk
 from xenapi_host.driver.errors import telling
-from xenapi_host.driver.plugin import call_plugin
+from xenapi_host.driver.plugin import PluginFailed, call_plugin_noted, earlier
 from xenapi_host.driver.vms import Vm
 from xenapi_host.session import Session, TaskTimedOut, XenFailure
 
 _LONGEST_CHAIN = 16  # the plugin's limit, which is what builds can take; storage itself allows 30
-_UPLOADED = "uploaded"
+_UPLOAD = "upload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,23 +36,22 @@ def snapshot(
 ) -> Uploaded:
     """Upload the server's root disk, as it is now, as the data of an image that the image service holds as queued.
 
-    The server may run. Its disk's snapshot is destroyed in any case, and so are those that earlier tries have left;
-    only a server whose upload is noted in the journal is not uploaded again. `headers` go with the upload (a token).
+    The server may run. The disk's snapshot is destroyed in the end, and so are those that earlier tries have left; an
+    upload that an earlier try has begun is waited for, not begun again. `headers` go with the upload (a token).
     Raises Temporary, Permanent, and what journal.check() raises."""
     vm = vms.the_one(session, server)
     root = _root(session, vm)
+    done = earlier(session, journal, _UPLOAD, limit=images.MOVE_SECONDS)
     _sweep(session, root)
-    done = journal.get(_UPLOADED)
     if done is None:
         journal.check()
         taken = str(session.call("VDI.snapshot", root.ref, {}))
         try:
-            done = _upload(session, vm, taken, image, headers or {})
-        except (XenFailure, TaskTimedOut, Temporary, Permanent, Refusal) as error:
+            done = _upload(session, vm, taken, image, journal, headers or {})
+        except (XenFailure, TaskTimedOut, PluginFailed, Permanent, Refusal) as error:
             if not isinstance(error, LeaseLost):
                 _clear_away(session, taken)
             raise
-        journal.put(_UPLOADED, done)
         disks.destroy_ref(session, taken)
     return Uploaded(size=int(done["size"]), checksum=str(done["checksum"]))
 
@@ -79,14 +78,18 @@ def _clear_away(session: Session, taken: str) -> None:
         return  # the pool does not answer; the next try sweeps it
 
 
-def _upload(session: Session, vm: Vm, taken: str, image: ImageRef, headers: Mapping[str, str]) -> dict[str, int | str]:
+def _upload(
+    session: Session, vm: Vm, taken: str, image: ImageRef, journal: Journal, headers: Mapping[str, str]
+) -> dict[str, int | str]:
     storage = str(session.call("VDI.get_SR", taken))
     with session.exclusively(f"scan/{storage}"):
         session.call("SR.scan", storage)  # only after a scan are the parents right
     chain = _chain(session, taken)
     host, path = images.folder(session, storage, vm.record["resident_on"])
     params = {"url": images.file_url(image), "headers": dict(headers), "sr_path": path, "chain": chain}
-    sent: dict[str, int | str] = call_plugin(session, host, images.PLUGIN, "upload", params, limit=images.MOVE_SECONDS)
+    sent: dict[str, int | str] = call_plugin_noted(
+        session, journal, _UPLOAD, host, images.PLUGIN, "upload", params, limit=images.MOVE_SECONDS
+    )
     return sent
 
 
