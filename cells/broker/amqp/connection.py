@@ -115,7 +115,8 @@ class AmqpConnection:
         return int(self._channel.channel_id)
 
     def send(self, data: bytes) -> None:
-        _translated(lambda: self._amqp.transport.write(data))
+        # Not py-amqp's write: over TLS that copies what is left after every record.
+        _translated(lambda: self._socket.sendall(data))
         self._sent = time.monotonic()
 
     def wait(self, seconds: float) -> bool:
@@ -135,20 +136,29 @@ class AmqpConnection:
         return list(_translated(lambda: self._reader.feed(chunk)))
 
     def _receive(self) -> bytes:
-        if not self._amqp.ssl:
-            chunk = bytes(self._socket.recv(_RECEIVE))
-        else:
-            # A TLS record may hold no data for us, or half of a record may have come: never wait for the rest.
-            self._socket.setblocking(False)
-            try:
-                chunk = bytes(self._socket.recv(_RECEIVE))
-            except ssl.SSLWantReadError:
-                return b""
-            finally:
-                self._socket.settimeout(self._options.time_limit)
+        chunk = self._receive_tls() if self._amqp.ssl else bytes(self._socket.recv(_RECEIVE))
+        if chunk is None:
+            return b""
         if not chunk:
             raise Lost("the broker closed the connection")
         return chunk
+
+    def _receive_tls(self) -> bytes | None:
+        """Some TLS records, 16 KiB each; None when none is whole. A record may hold no data for us, or half of one may
+        have come: never wait for the rest."""
+        self._socket.setblocking(False)
+        parts: list[bytes] = []
+        try:
+            while sum(map(len, parts)) < _RECEIVE:
+                parts.append(self._socket.recv(_RECEIVE))
+                if not parts[-1]:
+                    break
+        except ssl.SSLWantReadError:
+            if not parts:
+                return None
+        finally:
+            self._socket.settimeout(self._options.time_limit)
+        return b"".join(parts)
 
     def pass_on(self, received: Frame) -> None:
         """Let py-amqp see to a rare frame: a channel or connection error becomes a Lost with the broker's words."""
