@@ -32,6 +32,11 @@ def held(row: ServerRow | None) -> Held:
     return Held(servers=1, vcpus=max(f.vcpus for f in flavors), ram_mib=max(f.ram_mib for f in flavors))
 
 
+def held_by(flavor: Flavor, servers: int) -> Held:
+    """What so many servers of a flavor count for."""
+    return Held(servers=servers, vcpus=flavor.vcpus * servers, ram_mib=flavor.ram_mib * servers)
+
+
 def charge(usage: UsageRow, before: ServerRow | None, after: ServerRow | None) -> UsageRow:
     """The project's usage when one of its servers changes like this; None is no server. Never below zero."""
     was, will = held(before), held(after)

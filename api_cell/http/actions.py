@@ -4,25 +4,25 @@ from api_cell.errors import Invalid, NotFound, NotServed
 from api_cell.http import views
 from api_cell.http.call import Answer, Call
 from api_cell.http.paging import page_size
-from api_cell.http.servers import server_id
+from api_cell.http.servers import asking, server_id
 from api_cell.service import actions, servers, story
 
 ACCEPTED = Answer(code=202)
 
 
 def start(call: Call) -> Answer:
-    actions.start(call.api, call.caller, server_id(call), call.request_id)
+    actions.start(call.api, asking(call))
     return ACCEPTED
 
 
 def stop(call: Call) -> Answer:
-    actions.stop(call.api, call.caller, server_id(call), call.request_id)
+    actions.stop(call.api, asking(call))
     return ACCEPTED
 
 
 def reboot(call: Call) -> Answer:
     hard = call.body["reboot"]["type"].upper() == "HARD"
-    actions.reboot(call.api, call.caller, server_id(call), call.request_id, hard=hard)
+    actions.reboot(call.api, asking(call), hard=hard)
     return ACCEPTED
 
 
@@ -30,25 +30,23 @@ def resize(call: Call) -> Answer:
     wish = call.body["resize"]
     if wish.get("OS-DCF:diskConfig") == "AUTO":
         raise Invalid("resize.OS-DCF:diskConfig: AUTO is not supported; use MANUAL, or leave it out")
-    actions.resize(call.api, call.caller, server_id(call), call.request_id, wish["flavorRef"].rpartition("/")[2])
+    actions.resize(call.api, asking(call), wish["flavorRef"].rpartition("/")[2])
     return ACCEPTED
 
 
 def confirm_resize(call: Call) -> Answer:
-    actions.confirm_resize(call.api, call.caller, server_id(call), call.request_id)
+    actions.confirm_resize(call.api, asking(call))
     return Answer(code=204)
 
 
 def revert_resize(call: Call) -> Answer:
-    actions.revert_resize(call.api, call.caller, server_id(call), call.request_id)
+    actions.revert_resize(call.api, asking(call))
     return ACCEPTED
 
 
 def create_image(call: Call) -> Answer:
     wish = call.body["createImage"]
-    image = actions.create_image(
-        call.api, call.caller, server_id(call), call.request_id, wish["name"], wish.get("metadata", {})
-    )
+    image = actions.create_image(call.api, asking(call), wish["name"], wish.get("metadata", {}))
     if call.version >= 45:
         return Answer(code=202, body={"image_id": image})
     return Answer(code=202, headers={"Location": f"{call.base}/image/v2/images/{image}"})

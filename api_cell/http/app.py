@@ -7,6 +7,7 @@ The only module that imports Falcon, and the only one that catches everything.
 import json
 import logging
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterable
 from typing import IO, Any, cast
@@ -51,8 +52,19 @@ def make_app(
     ids: NewId,
 ) -> "Application":
     """The WSGI callable of one API cell. Where `images` is the folder store, its Glance routes are served too."""
-    api = Api(settings=settings, store=store, images=images, poke=poke, clock=clock, ids=ids)
+    api = Api(settings=settings, store=store, images=images, poke=poke, clock=clock, ids=_one_at_a_time(ids))
     return Application(api)
+
+
+def _one_at_a_time(ids: NewId) -> NewId:
+    """Requests run in threads, and cells.names.Ids is one thread's."""
+    lock = threading.Lock()
+
+    def new_id() -> bytes:
+        with lock:
+            return ids()
+
+    return new_id
 
 
 class Application:

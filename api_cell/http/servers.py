@@ -14,6 +14,7 @@ from api_cell.http.paging import page_size
 from api_cell.http.zones import zones_of
 from api_cell.rows import ServerRow
 from api_cell.service import actions, servers
+from api_cell.service.actions import Asking
 from api_cell.service.servers import NewServer, Wanted
 from api_cell.status import STATUS, STATUS_OF_TASK, UNKNOWN
 from cells.errors import BadInput
@@ -29,6 +30,10 @@ def server_id(call: Call) -> bytes:
         return id_from_text(text)
     except BadInput:
         raise NotFound(f"Instance {text[:255]} could not be found.") from None
+
+
+def asking(call: Call) -> Asking:
+    return Asking(caller=call.caller, server=server_id(call), request=call.request_id)
 
 
 def create(call: Call) -> Answer:
@@ -320,7 +325,7 @@ def _view(call: Call, row: ServerRow) -> dict[str, Any]:
 
 
 def delete(call: Call) -> Answer:
-    actions.delete(call.api, call.caller, server_id(call), call.request_id)
+    actions.delete(call.api, asking(call))
     return Answer(code=204)
 
 

@@ -1,6 +1,7 @@
 """Wishes about a server that is there: checked against its state, saved with the next number, left to the daemon."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api_cell import allowed, quota
@@ -12,6 +13,7 @@ from api_cell.service.flavors import flavor_seen
 from api_cell.service.servers import get
 from api_cell.service.wish import wake_for
 from api_cell.status import flavor_of, settle
+from cells.errors import AmbiguousCommit, CelltreeError
 from cells.messages import (
     ConfirmResize,
     DeleteServer,
@@ -23,63 +25,78 @@ from cells.messages import (
     StopServer,
     kind_of,
 )
+from cells.model import Flavor
 from cells.names import id_text
-from cells.ports import Unit
+from cells.ports import Unit, View
+from cells.rows import StoryRow
 
 
-def start(api: Api, caller: Caller, server: bytes, request: str) -> None:
-    _wish(api, caller, server, request, "start", StartServer())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Who asks what, of which server, under which request id."""
+
+    caller: Caller
+    server: bytes
+    request: str
 
 
-def stop(api: Api, caller: Caller, server: bytes, request: str) -> None:
-    _wish(api, caller, server, request, "stop", StopServer())
+def start(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "start", StartServer())
 
 
-def reboot(api: Api, caller: Caller, server: bytes, request: str, *, hard: bool) -> None:
-    _wish(api, caller, server, request, "reboot", RebootServer(hard=hard))
+def stop(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "stop", StopServer())
 
 
-def confirm_resize(api: Api, caller: Caller, server: bytes, request: str) -> None:
-    _wish(api, caller, server, request, "confirmResize", ConfirmResize())
+def reboot(api: Api, asking: Asking, *, hard: bool) -> None:
+    rule = "server.reboot.hard" if hard else "server.reboot"
+    _plain(api, asking, "reboot", RebootServer(hard=hard), rule=rule, detail="HARD" if hard else "")
 
 
-def revert_resize(api: Api, caller: Caller, server: bytes, request: str) -> None:
-    _wish(api, caller, server, request, "revertResize", RevertResize())
+def confirm_resize(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "confirmResize", ConfirmResize())
 
 
-def resize(api: Api, caller: Caller, server: bytes, request: str, flavor_id: str) -> None:
+def revert_resize(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "revertResize", RevertResize())
+
+
+def resize(api: Api, asking: Asking, flavor_id: str) -> None:
     """Room for the larger of both flavors is charged until the resize is confirmed or reverted."""
+    found = api.read(lambda unit: flavor_seen(unit, asking.caller, flavor_id))
+    if found is None:
+        raise Invalid(f"resize.flavorRef: flavor {flavor_id} could not be found; GET /flavors for those there are")
+    command = ResizeServer(flavor=found.flavor)
 
-    def act(unit: Unit) -> None:
-        row = _may(unit, caller, server, "server.resize")
-        found = flavor_seen(unit, caller, flavor_id)
-        if found is None:
-            raise Invalid(f"resize.flavorRef: flavor {flavor_id} could not be found; GET /flavors for those there are")
-        flavor = found.flavor
-        if flavor.id == flavor_of(row).id:
-            raise Invalid("resize.flavorRef: when resizing, instances must change flavor; choose another one")
-        if flavor.disk_gib < flavor_of(row).disk_gib:
-            raise Invalid(
-                f"resize.flavorRef: a disk cannot shrink from {flavor_of(row).disk_gib} to {flavor.disk_gib} GiB; "
-                "choose a flavor with at least as much disk"
-            )
-        after = replace(row, resize_to=flavor)
+    def act(unit: Unit, line: bytes) -> None:
+        row = _may(unit, asking, "server.resize")
+        _refuse_unfit(flavor_of(row), found.flavor)
+        after = replace(row, resize_to=found.flavor)
         was, will = quota.held(row), quota.held(after)
         usage = quota.usage_of(unit, row.project)
         limits = quota.quota_of(unit, row.project, api.settings.quota)
         more = quota.Held(vcpus=will.vcpus - was.vcpus, ram_mib=will.ram_mib - was.ram_mib)
         quota.refuse_over(usage, limits, more)
         unit.save(quota.charge(usage, row, after))
-        _open(api, unit, caller, after, request, "resize", ResizeServer(flavor=flavor))
+        _open(api, unit, asking, line, after, "resize", command)
 
-    api.change(act)
-    api.poke()
+    _wish(api, act)
 
 
-def create_image(api: Api, caller: Caller, server: bytes, request: str, name: str, properties: dict[str, str]) -> str:
+def _refuse_unfit(old: Flavor, new: Flavor) -> None:
+    if new.id == old.id:
+        raise Invalid("resize.flavorRef: when resizing, instances must change flavor; choose another one")
+    if new.disk_gib < old.disk_gib:
+        raise Invalid(
+            f"resize.flavorRef: a disk cannot shrink from {old.disk_gib} to {new.disk_gib} GiB; "
+            "choose a flavor with at least as much disk"
+        )
+
+
+def create_image(api: Api, asking: Asking, name: str, properties: dict[str, str]) -> str:
     """Gives the id of the new image, queued until the leaf has uploaded its data."""
     # Looked at first without a lock, so that no image is made for a wish that cannot be; decided below.
-    row = api.read(lambda unit: _may(unit, caller, server, "server.snapshot"))
+    row = api.read(lambda unit: _may(unit, asking, "server.snapshot"))
     base = row.spec.image
     image_id = api.images.create(
         name=name,
@@ -91,54 +108,65 @@ def create_image(api: Api, caller: Caller, server: bytes, request: str, name: st
             **base.properties,
             "base_image_ref": base.id,
             "image_type": "snapshot",
-            "instance_uuid": id_text(server),
+            "instance_uuid": id_text(asking.server),
             **properties,
         },
     )
-
-    def act(unit: Unit) -> None:
-        row = _may(unit, caller, server, "server.snapshot")
-        command = SnapshotServer(image=api.images.ref(image_id))
-        # The image's id, so that the role can remove it when no data will come.
-        _open(api, unit, caller, row, request, "createImage", command, detail=image_id)
-
+    command = SnapshotServer(image=api.images.ref(image_id))
     try:
-        api.change(act)
-    except BaseException:
-        api.images.delete(image_id)
+        # The image's id goes along, so that the role can remove it when no data will come.
+        _plain(api, asking, "createImage", command, detail=image_id)
+    except CelltreeError as error:
+        # An image whose wish may have been saved after all stays: the role removes it if the snapshot fails.
+        if not isinstance(error, AmbiguousCommit):
+            api.images.delete(image_id)
         raise
-    api.poke()
     return image_id
 
 
-def delete(api: Api, caller: Caller, server: bytes, request: str) -> None:
+def delete(api: Api, asking: Asking) -> None:
     """Allowed in any state; overtakes whatever goes on. Asked again while it goes on, it changes nothing."""
 
-    def act(unit: Unit) -> None:
-        row = _unlocked(get(unit, caller, server), caller)
+    def act(unit: Unit, line: bytes) -> None:
+        row = _unlocked(get(unit, asking.caller, asking.server), asking.caller)
         if row.phase is Phase.DELETING:
             return
         command = DeleteServer(build_deadline=row.deadline)
-        _open(api, unit, caller, replace(row, phase=Phase.DELETING), request, "delete", command)
+        _open(api, unit, asking, line, replace(row, phase=Phase.DELETING), "delete", command)
 
-    api.change(act)
+    _wish(api, act)
+
+
+# --- the common way of all wishes ---
+
+
+def _plain(api: Api, asking: Asking, action: str, command: Any, *, rule: str = "", detail: str = "") -> None:
+    """A wish that is nothing but its command."""
+
+    def act(unit: Unit, line: bytes) -> None:
+        row = _may(unit, asking, rule or kind_of(command).name)
+        _open(api, unit, asking, line, row, action, command, detail)
+
+    _wish(api, act)
+
+
+def _wish(api: Api, act: Callable[[Unit, bytes], None]) -> None:
+    """Do it in one transaction. The id of the story's line is chosen before, and tells whether it was done."""
+    line = api.ids()
+
+    def done(unit: View) -> bool | None:
+        return True if unit.get(StoryRow, line) is not None else None
+
+    def once(unit: Unit) -> bool:
+        act(unit, line)
+        return True
+
+    api.change(once, done)
     api.poke()
 
 
-def _wish(api: Api, caller: Caller, server: bytes, request: str, action: str, command: Any) -> None:
-    hard = isinstance(command, RebootServer) and command.hard
-    rule = kind_of(command).name + (".hard" if hard else "")
-
-    def act(unit: Unit) -> None:
-        row = _may(unit, caller, server, rule)
-        _open(api, unit, caller, row, request, action, command, detail="HARD" if hard else "")
-
-    api.change(act)
-    api.poke()
-
-
-def _may(unit: Unit, caller: Caller, server: bytes, rule: str) -> ServerRow:
-    row = _unlocked(get(unit, caller, server), caller)
+def _may(unit: Unit, asking: Asking, rule: str) -> ServerRow:
+    row = _unlocked(get(unit, asking.caller, asking.server), asking.caller)
     allowed.check(row, rule)
     return row
 
@@ -150,9 +178,10 @@ def _unlocked(row: ServerRow, caller: Caller) -> ServerRow:
 
 
 def _open(
-    api: Api, unit: Unit, caller: Caller, row: ServerRow, request: str, action: str, command: Any, detail: str = ""
+    api: Api, unit: Unit, asking: Asking, line: bytes, row: ServerRow, action: str, command: Any, detail: str = ""
 ) -> None:
-    now = api.clock()
+    now, request = api.clock(), asking.request
     wish = OpenIntent(number=row.number + 1, action=kind_of(command).name, at=now, request=request, detail=detail)
     row = settle(replace(row, number=wish.number, intents=(*row.intents, wish), updated=max(row.updated, now)))
-    unit.save(row, wake_for(api, row, wish, command), story.asked(api, caller, row, action, request))
+    told = story.asked(api, asking.caller, row, action, request, line)
+    unit.save(row, wake_for(api, row, wish, command), told)

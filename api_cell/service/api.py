@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from api_cell.images import Images
 from api_cell.settings import Settings
-from cells.errors import Conflict
+from cells.errors import AmbiguousCommit, Conflict
 from cells.ports import Clock, NewId, Store, Unit
 
 T = TypeVar("T")
@@ -40,16 +40,25 @@ class Api:
         """Look at rows without locking them."""
         return self._in_unit(act, lock=False)
 
-    def change(self, act: Callable[[Unit], T]) -> T:
-        """Change rows in one transaction; decided again on fresh rows when another one won the race."""
-        return self._in_unit(act, lock=True)
+    def change(self, act: Callable[[Unit], T], landed: Callable[[Unit], T | None] | None = None) -> T:
+        """Change rows in one transaction; decided again on fresh rows when another one won the race.
 
-    def _in_unit(self, act: Callable[[Unit], T], *, lock: bool) -> T:
-        for last in (False,) * (_TRIES - 1) + (True,):
+        `landed` tells, of a commit whose outcome nobody knows, what it gave if it is there; without it, doing `act`
+        twice must be harmless."""
+        return self._in_unit(act, lock=True, landed=landed)
+
+    def _in_unit(self, act: Callable[[Unit], T], *, lock: bool, landed: Callable[[Unit], T | None] | None = None) -> T:
+        for left in reversed(range(_TRIES)):
             try:
                 with self.store.unit(lock=lock) as unit:
                     return act(unit)
             except Conflict:
-                if last:
+                if not left:
                     raise
+            except AmbiguousCommit:
+                if not left:
+                    raise
+                found = self.read(landed) if landed is not None else None
+                if found is not None:
+                    return found
         raise AssertionError("unreachable")

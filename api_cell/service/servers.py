@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from api_cell import allowed, quota
 from api_cell.errors import Invalid, NotFound
 from api_cell.images import Image, visible
-from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, RequestRow, ServerRow
+from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, QuotaRow, RequestRow, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
 from api_cell.service.wish import wake_for
 from api_cell.status import settle
-from cells.model import BuildSpec, Flavor
+from cells.model import BuildSpec, Flavor, ImageRef
 from cells.names import SECOND, Instant, id_text
 from cells.ports import After, Unit, View, Where
 from routing.demand import demand_of
@@ -75,36 +75,21 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
             f"server.imageRef: image {image.id} is {image.status}, not active; wait until its data is uploaded"
         )
     ref = api.images.ref(image.id)
+    spec, limits = api.read(lambda unit: _asked_for(api, unit, caller, new, image, ref))
+    demand_of(spec)  # Refuses a flavor or image whose demands no leaf could understand.
+    # Made before the transaction, so that trying again makes the same servers.
+    names = [new.name] if new.most == 1 else [f"{new.name}-{n}" for n in range(1, new.most + 1)]
+    wished = [_placing(api, spec, new, name, request) for name in names]
 
     def act(unit: Unit) -> tuple[ServerRow, ...]:
         if once and (asked := unit.get(RequestRow, once)) is not None:
-            made = unit.get(ServerRow, asked.server)
-            if made is None:
-                raise NotFound("This request was made before, and the server it made has been deleted since")
-            return (made,)
-        flavor = _flavor_for(unit, caller, new, image)
+            return _made_before(unit, asked)
+        # The usage is read under a lock: it is what all creations of a project wait for, so nothing else is.
         usage = quota.usage_of(unit, caller.project)
-        limits = quota.quota_of(unit, caller.project, api.settings.quota)
-        count = quota.room_for(usage, limits, flavor, new.most)
+        count = quota.room_for(usage, limits, spec.flavor, new.most)
         if count < new.least:
-            each = quota.Held(servers=new.least, vcpus=flavor.vcpus * new.least, ram_mib=flavor.ram_mib * new.least)
-            quota.refuse_over(usage, limits, each)
-        spec = BuildSpec(
-            name=new.name,
-            project=caller.project,
-            user=caller.user,
-            flavor=flavor,
-            image=ref,
-            metadata=new.metadata,
-            hints=new.hints,
-            zone=new.zone,
-            key_name=new.key_name,
-            public_key=_public_key(unit, caller.user, new.key_name),
-            config_drive=new.config_drive,
-        )
-        demand_of(spec)  # Refuses a flavor or image whose demands no leaf could understand.
-        names = [new.name] if new.most == 1 else [f"{new.name}-{n}" for n in range(1, count + 1)]
-        rows = tuple(_placing(api, spec, new, name, request) for name in names)
+            quota.refuse_over(usage, limits, quota.held_by(spec.flavor, new.least))
+        rows = tuple(wished[:count])
         for row in rows:
             usage = quota.charge(usage, None, row)
             unit.save(wake_for(api, row, row.intents[-1]), story.asked(api, caller, row, "create", request))
@@ -113,9 +98,40 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
             unit.insert(RequestRow(id=once, server=rows[0].id, at=rows[0].created))
         return rows
 
-    rows = api.change(act)
+    def landed(unit: View) -> tuple[ServerRow, ...] | None:
+        found = unit.get_many(ServerRow, [(row.id,) for row in wished])
+        return tuple(found.values()) or None
+
+    rows = api.change(act, landed)
     api.poke()
     return rows
+
+
+def _asked_for(
+    api: Api, unit: View, caller: Caller, new: NewServer, image: Image, ref: ImageRef
+) -> tuple[BuildSpec, QuotaRow]:
+    """What a leaf will be told, and what the project may have."""
+    spec = BuildSpec(
+        name=new.name,
+        project=caller.project,
+        user=caller.user,
+        flavor=_flavor_for(unit, caller, new, image),
+        image=ref,
+        metadata=new.metadata,
+        hints=new.hints,
+        zone=new.zone,
+        key_name=new.key_name,
+        public_key=_public_key(unit, caller.user, new.key_name),
+        config_drive=new.config_drive,
+    )
+    return spec, quota.quota_of(unit, caller.project, api.settings.quota)
+
+
+def _made_before(unit: View, asked: RequestRow) -> tuple[ServerRow, ...]:
+    made = unit.get(ServerRow, asked.server)
+    if made is None:
+        raise NotFound("This request was made before, and the server it made has been deleted since")
+    return (made,)
 
 
 def _flavor_for(unit: View, caller: Caller, new: NewServer, image: Image) -> Flavor:

@@ -8,10 +8,10 @@ from cells.rows import StoryRow
 _ASKED = "asked."
 
 
-def asked(api: Api, caller: Caller, row: ServerRow, action: str, request: str) -> StoryRow:
-    """The story's line for a request of a tenant."""
+def asked(api: Api, caller: Caller, row: ServerRow, action: str, request: str, line: bytes = b"") -> StoryRow:
+    """The story's line for a request of a tenant; `line` is its id, where that was chosen before."""
     return StoryRow(
-        id=api.ids(),
+        id=line or api.ids(),
         server=row.id,
         request=request,
         at=api.clock(),
