@@ -83,12 +83,12 @@ def _label(cell: CellSeen, *, again: bool) -> Text:
     if cell.capacity is not None:
         free, total = free_ram_mib(cell.capacity), cell.capacity.total_ram_mib
         label += Text(
-            f"  {cell.capacity.hosts} hosts, {cell.capacity.servers} servers, {free / 1024:.1f} of "
-            f"{total / 1024:.1f} GiB free "
+            f"  {cell.capacity.hosts} hosts  {cell.capacity.servers} servers  "
+            f"{free / 1024:.1f}/{total / 1024:.1f} GiB free "
         )
         label += bar(total - free, total)
     if cell.age is not None:
-        label += Text(f"  {cell.age:.1f} s old", style="dim")
+        label += Text(f"  {cell.age:.0f} s", style="dim")
     return label
 
 
