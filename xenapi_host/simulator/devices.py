@@ -10,7 +10,7 @@ from xenapi_host.simulator import chains
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
-from xenapi_host.simulator.failure import NULL, Failure
+from xenapi_host.simulator.failure import NULL, Failure, internal
 from xenapi_host.simulator.implicit import computed, construct
 from xenapi_host.simulator.model import model
 from xenapi_host.simulator.vm_operations import need_power_state
@@ -53,6 +53,8 @@ def vbd_operations(engine: Engine, vbd: Row) -> list[str]:
     if vm["power_state"] == "Running":
         moves = ["unplug", "unplug_force"] if vbd["currently_attached"] else ["plug"]
         return ["attach", "unpause", "pause", *media, *([] if cd else moves)]
+    if vm["power_state"] == "Paused":
+        return ["attach", "unpause", "pause", *media]
     return ["attach", *media] if vm["power_state"] == "Halted" else ["attach"]
 
 
@@ -178,6 +180,10 @@ def insert(call: Call, ref: str, vdi_ref: str) -> str:
         raise Failure("VBD_NOT_REMOVABLE_MEDIA", ref)
     if not vbd["empty"]:
         raise Failure("VBD_NOT_EMPTY", ref)
+    vm = call.row("VM", vbd["VM"])
+    if vm["power_state"] == "Running" and not vbd["currently_attached"]:
+        device = device_name(vbd["userdevice"])
+        raise internal(f"Object with type VM and id {vm['uuid']}/vbd.{device} does not exist in xenopsd")
     call.db.update(vbd, {"VDI": vdi.ref, "empty": False})
     return ""
 

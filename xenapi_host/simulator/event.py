@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"(\d+),(\d+)\Z")
 _BIGGEST = 2**63
 _LONGEST_WAIT = 3600.0
 _QUEUE_LIMIT = 5000
-UNTOLD = {"session", "user", "role"}  # classes whose objects events do not tell of
+UNTOLD = {"session", "user", "role", "secret"}  # classes whose objects events do not tell of
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ def _event(number: int, class_name: str, operation: str, ref: str) -> dict[str, 
 
 
 def events_since(engine: Engine, what: Watched, generation: int) -> list[dict[str, Any]]:
-    """One event an object at most: added, changed, deleted, in this order."""
+    """One event an object at most: the added, the changed, the deleted, each newest first."""
     added: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     deleted: list[dict[str, Any]] = []
@@ -91,7 +91,7 @@ def events_since(engine: Engine, what: Watched, generation: int) -> list[dict[st
             break
         if gone.created <= generation and what.covers(gone.class_name, gone.ref):
             deleted.append(_event(gone.generation, gone.class_name, "del", gone.ref))
-    return [*reversed(added), *reversed(changed), *reversed(deleted)]
+    return [*added, *changed, *deleted]
 
 
 def _counts(engine: Engine) -> dict[str, int]:
@@ -175,8 +175,6 @@ def next_(call: Call) -> list[dict[str, Any]]:
     if len(found) > _QUEUE_LIMIT:
         raise Failure("EVENTS_LOST")
     for event in found:
-        row = engine.db.rows.get(event["ref"])
-        fields = {"id": str(known.number), "timestamp": f"{int(engine.clock())}."}
-        event |= {**fields, "obj_uuid": row["uuid"] if row is not None and "uuid" in row else ""}
+        event |= {"id": str(known.number), "timestamp": f"{int(engine.clock())}."}
         known.number += 1
     return found

@@ -34,6 +34,11 @@ def missing(engine: Engine, vm: Row, host: Row) -> Failure | None:
         vdi = db.find("VDI", db.rows[ref]["VDI"])
         if vdi is not None and not reaches_sr(engine, host, vdi["SR"]):
             return Failure("VM_REQUIRES_SR", vm.ref, vdi["SR"])
+    return missing_network(engine, vm, host)
+
+
+def missing_network(engine: Engine, vm: Row, host: Row) -> Failure | None:
+    db = engine.db
     for ref in vm["VIFs"]:
         network = db.find("network", db.rows[ref]["network"])
         if network is not None and not reaches_network(engine, host, network):

@@ -29,17 +29,14 @@ def destroy(call: Call, ref: str) -> str:
 def cancel(call: Call, ref: str) -> str:
     """Asks the work to stop; work that has no point to stop at goes on to its end."""
     task = call.row("task", ref)
-    if task["status"] == "pending":
-        key = f"DummyRef:|{call.engine.new_uuid()}|task.cancel"
-        call.db.set(task, "current_operations", {**task["current_operations"], key: "cancel"})
+    key = f"DummyRef:|{call.engine.new_uuid()}|task.cancel"
+    call.db.set(task, "current_operations", {**task["current_operations"], key: "cancel"})
     return ""
 
 
 @method("task.set_status")
 def set_status(call: Call, ref: str, status: str) -> str:
     call.db.set(call.row("task", ref), "status", status)
-    if status != "pending":
-        call.db.update(call.row("task", ref), {"finished": call.engine.now()})
     return ""
 
 

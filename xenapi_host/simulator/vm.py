@@ -168,9 +168,19 @@ def boot(engine: Engine, vm: Row, host: Row, *, paused: bool) -> None:
     for ref in vm["VIFs"]:
         db.set(db.rows[ref], "currently_attached", True)
     db.update(vm, changes)
+    tell_dependants(engine, vm)
     _measure(engine, vm, start_time=engine.now())
     _open_console(engine, vm, host)
-    _meet_guest(engine, vm)
+    if vm["suspend_VDI"] == NULL:
+        _meet_guest(engine, vm)
+
+
+def tell_dependants(engine: Engine, vm: Row) -> None:
+    """A new power state changes what may be done to the VM's devices and snapshots: watchers are told of them."""
+    for ref in [*vm["VBDs"], *vm["VIFs"], *vm["snapshots"], vm["guest_metrics"]]:
+        row = engine.db.rows.get(ref)
+        if row is not None:
+            engine.db.touch(row)
 
 
 def new_generation(engine: Engine) -> str:
@@ -236,14 +246,15 @@ def release(engine: Engine, vm: Row, power_state: str) -> None:
         changes["last_boot_CPU_flags"] = {"vendor": "GenuineIntel", "features": ""}
         _measure(engine, vm, start_time=None)
     db.update(vm, changes)
+    tell_dependants(engine, vm)
 
 
 def halt(engine: Engine, vm: Row) -> None:
     suspended = engine.db.find("VDI", vm["suspend_VDI"])
     if vm["power_state"] == "Suspended":
-        features = vm["last_boot_CPU_flags"]
+        kept = {field: vm[field] for field in ("last_boot_CPU_flags", "memory_target")}
         release(engine, vm, "Halted")
-        engine.db.update(vm, {"suspend_VDI": NULL, "last_boot_CPU_flags": features})
+        engine.db.update(vm, {**kept, "suspend_VDI": NULL})
     else:
         release(engine, vm, "Halted")
     if suspended is not None:
@@ -297,6 +308,7 @@ def _switch(call: Call, ref: str, name: str, power_state: str) -> str:
     refuse(vm, name)
     with operation(call, vm, name):
         call.db.set(vm, "power_state", power_state)
+        tell_dependants(call.engine, vm)
     return ""
 
 

@@ -73,6 +73,14 @@ def _copy_cards(call: Call, source: Row, target: Row, *, same_mac: bool) -> None
         vif_row(call.engine, {**fields, "VM": target.ref})
 
 
+def _copy_guest_metrics(engine: Engine, vm: Row) -> str:
+    known = engine.db.find("VM_guest_metrics", vm["guest_metrics"])
+    if known is None:
+        return NULL
+    fields = {field: value for field, value in known.items() if field != "uuid"}
+    return engine.db.create("VM_guest_metrics", fields).ref
+
+
 def _snapshot(call: Call, vm: Row, name: str) -> Row:
     engine = call.engine
     fields = _copy_fields(vm) | {
@@ -89,8 +97,12 @@ def _snapshot(call: Call, vm: Row, name: str) -> Row:
         "transportable_snapshot_id": "",
         "parent": vm["parent"],
     }
-    fields["generation_id"] = new_generation(engine) if vm["generation_id"] == "0:0" else vm["generation_id"]
+    fields |= {"generation_id": new_generation(engine), "guest_metrics": _copy_guest_metrics(engine, vm)}
     taken = vm_row(engine, fields)
+    measured = engine.db.find("VM_metrics", vm["metrics"])
+    if measured is not None:
+        known = {field: value for field, value in measured.items() if field != "uuid"}
+        engine.db.update(engine.db.get("VM_metrics", taken["metrics"]), known)
     engine.db.set(vm, "parent", taken.ref)
     _copy_disks(call, vm, taken, snapshot=True)
     _copy_cards(call, vm, taken, same_mac=True)

@@ -9,7 +9,7 @@ from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import Failure, internal
-from xenapi_host.simulator.placement import boot_refusal, missing, reaches_sr
+from xenapi_host.simulator.placement import boot_refusal, missing, missing_network, reaches_sr
 from xenapi_host.simulator.vdi import copied
 from xenapi_host.simulator.vm import new_domid
 from xenapi_host.simulator.vm_operations import operation, refuse
@@ -76,16 +76,18 @@ def _disks(call: Call, vm: Row) -> list[Row]:
 
 def _assert(call: Call, vm: Row, dest: dict[str, str], vdi_map: dict[str, str], vif_map: dict[str, str]) -> Row:
     host = _destination(call, dest)
-    if host is None and vm["VBDs"] and not vdi_map:
-        raise Failure("VDI_NOT_IN_MAP", _disks(call, vm)[0].ref)
+    unmapped = [vdi for vdi in _disks(call, vm) if vdi.ref not in vdi_map]
+    if unmapped:
+        raise Failure("VDI_NOT_IN_MAP", unmapped[0].ref)
     if host is None:
         raise Failure("HANDLE_INVALID", "host", dest["host"])
+    refused = missing_network(call.engine, vm, host)
+    if refused is not None:
+        raise refused
     if vif_map:
         raise Failure("OPERATION_NOT_ALLOWED", _INTRA_POOL_VIF)
     for vdi in _disks(call, vm):
-        target = vdi_map.get(vdi.ref)
-        if target is None:
-            raise Failure("VDI_NOT_IN_MAP", vdi.ref)
+        target = vdi_map[vdi.ref]
         if not reaches_sr(call.engine, host, call.row("SR", target).ref):
             raise Failure("VM_REQUIRES_SR", vm.ref, target)
     if not host["enabled"]:

@@ -172,11 +172,11 @@ def allowed_operations(engine: Engine, vm: Row) -> list[str]:
 
 
 @contextmanager
-def operation(call: Call, vm: Row, name: str) -> Iterator[None]:
+def operation(call: Call, vm: Row, name: str, *, with_task: bool = True) -> Iterator[None]:
     """The operation as clients see it while it runs: in current_operations, under a task of its own."""
     db, engine = call.db, call.engine
     own = None
-    if call.task_row is None and engine.tasks_for_calls:
+    if call.task_row is None and engine.tasks_for_calls and with_task:
         own = call.task_row = engine.start_task(call.method, call.session)
     task = call.task
     db.set(vm, "current_operations", {**vm["current_operations"], task: name})

@@ -38,6 +38,28 @@ SOFTWARE_VERSION = {
     "db_schema": "5.776",
 }
 CAPABILITIES = ["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_32p", "hvm-3.0-x86_64"]
+_DISK_DRIVER = ["SR_PROBE"] + [
+    f"VDI_{operation}"
+    for operation in (
+        "ACTIVATE",
+        "ATTACH",
+        "CLONE",
+        "CREATE",
+        "DEACTIVATE",
+        "DELETE",
+        "DETACH",
+        "MIRROR",
+        "RESIZE",
+        "SNAPSHOT",
+    )
+]
+_FOLDER_DRIVER = [*_DISK_DRIVER, "SR_UPDATE", "THIN_PROVISIONING", "VDI_CONFIG_CBT", "VDI_GENERATE_CONFIG"]
+CAPABLE = {  # by SR type; the folder drivers (file, ext, nfs) are alike
+    "dummy": [*_DISK_DRIVER, "VDI_INTRODUCE"],
+    "ext": [*_FOLDER_DRIVER, "VDI_INTRODUCE"],
+    "nfs": [*_FOLDER_DRIVER, "VDI_INTRODUCE"],
+    "iso": ["SR_ATTACH", "SR_DETACH", "SR_SCAN", "VDI_ATTACH", "VDI_CREATE", "VDI_DELETE", "VDI_DETACH"],
+}
 ROLES = {
     "pool-admin": "The Pool Administrator role has full access to all features and settings, including accessing "
     "Dom0 and managing subjects, roles and external authentication",
@@ -223,14 +245,13 @@ def _pif(engine: Engine, host: Row, network: Row, number: int, address: str) -> 
     )
 
 
-def _hardware(engine: Engine, host: Row) -> None:
-    """Certificates and devices, as far as clients list them."""
+def _hardware(engine: Engine, host: Row) -> Row:
+    """Certificates and devices, as far as clients list them; gives the network card."""
     for kind in ("host", "host_internal"):
-        engine.db.create(
-            "Certificate", {"type": kind, "host": host.ref, "not_before": engine.now(), "not_after": engine.now()}
-        )
+        validity = {"not_before": engine.now(), "not_after": engine.now()}
+        engine.db.create("Certificate", {"type": kind, "host": host.ref, **validity})
     for number, (kind, name) in enumerate((("Mass storage controller", "block"), ("Ethernet controller", "network"))):
-        engine.db.create(
+        device = engine.db.create(
             "PCI",
             {
                 "class_name": kind,
@@ -243,6 +264,7 @@ def _hardware(engine: Engine, host: Row) -> None:
                 "driver_name": "virtio-pci",
             },
         )
+    return device
 
 
 def add_sr(engine: Engine, name: str, kind: str, hosts: list[Row], size: int, config: dict[str, str]) -> Row:
@@ -272,9 +294,7 @@ def _storage(engine: Engine, hosts: list[Row], shape: HostShape) -> Row:
 
 def _drivers(engine: Engine, kinds: tuple[str, ...]) -> None:
     for kind in kinds:
-        capabilities = ["SR_PROBE", "SR_UPDATE", "VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH"]
-        if kind != "iso":
-            capabilities += ["VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_MIRROR"]
+        capabilities = CAPABLE.get(kind, _FOLDER_DRIVER)
         engine.db.create(
             "SM",
             {
@@ -373,10 +393,13 @@ def recorded_world(engine: Engine, *, hosts: int = 1, addresses: list[str] | Non
     )
     _drivers(engine, ("file", "dummy", "iso"))
     _roles(engine)
-    _template(engine, "rec-template", default=False, config={"disks": "<provision></provision>"})
-    db.create("secret", {"value": engine.new_uuid()})
+    template = _template(engine, "rec-template", default=False, config={"disks": "<provision></provision>"})
+    db.update(template, {"affinity": "", "xenstore_data": {"vm-data/allowvssprovider": "false"}})
+    db.set(pool, "telemetry_uuid", db.create("secret", {"value": engine.new_uuid()}).ref)
     if hosts > 1:
         add_sr(engine, "rec-tools", "iso", members, GIB, {})
     for host in members:
-        _hardware(engine, host)
+        card = _hardware(engine, host)
+        for pif in host["PIFs"]:
+            db.set(db.rows[pif], "PCI", card.ref)
     return engine

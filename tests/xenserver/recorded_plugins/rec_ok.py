@@ -57,6 +57,5 @@ def sleep(session, args):
     return "slept"
 
 
-XenAPIPlugin.dispatch(
-    {f.__name__: f for f in (text, empty, unicode, fail, fail_details, boom, none, number, echo, env, session_works, sleep)}
-)
+FUNCTIONS = (text, empty, unicode, fail, fail_details, boom, none, number, echo, env, session_works, sleep)
+XenAPIPlugin.dispatch({function.__name__: function for function in FUNCTIONS})
