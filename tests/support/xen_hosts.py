@@ -165,7 +165,8 @@ class House:
     def orphans(self) -> list[str]:
         """Disks that no VM has, and devices of no VM."""
         vms = self.records("VM")
-        loose = [vdi["name_label"] for vdi in self.disks().values() if not vdi["VBDs"]]
+        memories = {vm["suspend_VDI"] for vm in vms.values()}
+        loose = [vdi["name_label"] for ref, vdi in self.disks().items() if not vdi["VBDs"] and ref not in memories]
         devices = [ref for kind in ("VBD", "VIF") for ref, row in self.records(kind).items() if row["VM"] not in vms]
         return loose + devices
 

@@ -201,6 +201,37 @@ def test_server_whose_daemon_died_on_the_way_loses_nothing(
     assert list((pool.data / "sr").rglob(".celltree-staging-*")) == []
 
 
+class DyingJournal(KeptJournal):
+    """Its daemon dies when it has noted that a task was begun."""
+
+    def put(self, step: str, value: Any) -> None:
+        super().put(step, value)
+        if isinstance(value, dict) and "task" in value:
+            raise Killed
+
+
+def test_upload_and_copy_that_a_dead_daemon_began_are_waited_for(
+    session: Session, glance: Glance, image: ImageRef, tmp_path: Path
+) -> None:
+    _built(session, image)
+    queued, there = ImageRef(id="snap", url=glance.url), _plan(session, image, host=1, flavor=SMALL, serial=5)
+    works: list[Callable[[KeptJournal], object]] = [
+        lambda journal: driver.snapshot(session, SERVER, queued, journal),
+        lambda journal: driver.resize(session, there, journal),
+    ]
+    for work in works:
+        dying, taken_over = DyingJournal(), KeptJournal()
+        with pytest.raises(Killed):
+            work(dying)
+        before = set(session.call("VDI.get_all"))
+        taken_over.steps = dying.steps
+        _until_done(lambda work=work, taken_over=taken_over: work(taken_over))
+        assert set(session.call("VDI.get_all")) <= before, "no second disk was begun"
+    assert [request[0] for request in glance.requests] == ["GET", "PUT"]
+    driver.confirm_resize(session, SERVER)
+    assert read_file(_snapshot(session, glance, tmp_path, "after"), "/motd") == b"made for a test\n"
+
+
 def _until_done(work: Callable[[], object]) -> None:
     """What a job runner does: try again after Temporary. The task that the dead daemon began goes on by itself."""
     for _ in range(200):

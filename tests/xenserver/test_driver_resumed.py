@@ -39,6 +39,16 @@ def _cached(house: House) -> None:
     house.built(house.plan(server=bytes(16)))
 
 
+def _paused(house: House) -> None:
+    house.built()
+    driver.pause(house.session, SERVER)
+
+
+def _suspended(house: House) -> None:
+    house.built()
+    driver.suspend(house.session, SERVER)
+
+
 def _resized(host: int) -> Setup:
     def setup(house: House) -> None:
         house.built()
@@ -68,6 +78,15 @@ OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "stop by force": (_built, lambda house, session, journal: driver.stop(session, SERVER, clean_seconds=0)),
     "reboot": (_built, lambda house, session, journal: driver.reboot(session, SERVER, journal)),
     "hard reboot": (_built, lambda house, session, journal: driver.reboot(session, SERVER, journal, hard=True)),
+    "pause": (_built, lambda house, session, journal: driver.pause(session, SERVER)),
+    "unpause": (_paused, lambda house, session, journal: driver.unpause(session, SERVER)),
+    "suspend": (_built, lambda house, session, journal: driver.suspend(session, SERVER)),
+    "resume": (_suspended, lambda house, session, journal: driver.resume(session, SERVER)),
+    "start while suspended": (_suspended, lambda house, session, journal: driver.start(session, SERVER).power_state),
+    "reboot while paused": (_paused, lambda house, session, journal: driver.reboot(session, SERVER, journal)),
+    "stop while suspended": (_suspended, lambda house, session, journal: driver.stop(session, SERVER)),
+    "resize while suspended": (_suspended, _resize(1)),
+    "delete while suspended": (_suspended, lambda house, session, journal: driver.destroy(session, SERVER)),
     "snapshot": (_built, lambda house, session, journal: driver.snapshot(session, SERVER, SNAPSHOT, journal)),
     "resize here": (_built, _resize(0)),
     "resize to another host": (_built, _resize(1)),

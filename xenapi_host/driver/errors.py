@@ -51,6 +51,7 @@ _PERMANENT = {
     "SR_BACKEND_FAILURE_79": "the disk's size is not one that the host's storage can give",
     "VM_BAD_POWER_STATE": "the server's power state does not allow it",
     "VM_HVM_REQUIRED": "the host cannot run this kind of guest",
+    "VM_NO_SUSPEND_SR": "the host has no storage for a suspended server's memory",
     "VM_REQUIRES_NETWORK": "the host lacks the server's network",
     "VM_REQUIRES_SR": "the host cannot reach the server's disk",
     "XENAPI_MISSING_PLUGIN": "the host lacks celltree's plugins; its administrator installs them",

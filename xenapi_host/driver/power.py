@@ -1,4 +1,4 @@
-"""Start, stop, reboot. Each may be asked again at any time: what is so already is left alone."""
+"""Start, stop, reboot, pause, suspend. Each may be asked again at any time: what is so already is left alone."""
 
 from cells.errors import Temporary
 from cells.model import PowerState
@@ -11,7 +11,7 @@ from xenapi_host.session import Session, TaskTimedOut, XenFailure, run_task
 
 CLEAN_SECONDS = 60.0
 HARD_SECONDS = 120.0
-_RESUME_SECONDS = 300.0
+_MEMORY_SECONDS = 900.0  # a server's whole memory is written or read
 
 # The guest cannot, or does not, shut itself down.
 _NOT_CLEANLY = {
@@ -34,7 +34,7 @@ def start(session: Session, server: bytes, *, host: str = "") -> RunningFacts:
         case PowerState.PAUSED:
             session.call("VM.unpause", vm.ref)
         case PowerState.SUSPENDED:
-            run_task(session, "Async.VM.resume", vm.ref, False, False, limit=_RESUME_SECONDS)
+            run_task(session, "Async.VM.resume", vm.ref, False, False, limit=_MEMORY_SECONDS)
         case _:
             return running_facts(started_on(session, vm, host))
     return running_facts(started_on(session, vms.read(session, vm.ref) or vm, host))
@@ -72,6 +72,37 @@ def reboot(
         if failure.code != "VM_BAD_POWER_STATE":
             raise
     return running_facts(started_on(session, _again(session, vm), ""))
+
+
+@telling("pause the server")
+def pause(session: Session, server: bytes) -> None:
+    """Stop the server's processors; its memory stays. Permanent unless it runs or is paused."""
+    _bring(session, server, PowerState.PAUSED, "Async.VM.pause")
+
+
+@telling("unpause the server")
+def unpause(session: Session, server: bytes) -> None:
+    """Let a paused server go on. Permanent unless it is paused or runs."""
+    _bring(session, server, PowerState.RUNNING, "Async.VM.unpause")
+
+
+@telling("suspend the server")
+def suspend(session: Session, server: bytes) -> None:
+    """Save the server's memory on disk and free its host's. Permanent unless it runs or is suspended."""
+    _bring(session, server, PowerState.SUSPENDED, "Async.VM.suspend")
+
+
+@telling("resume the server")
+def resume(session: Session, server: bytes) -> None:
+    """Let a suspended server go on. Permanent unless it is suspended or runs; Refusal(no_room) when no host has
+    memory for it."""
+    _bring(session, server, PowerState.RUNNING, "Async.VM.resume", False, False)
+
+
+def _bring(session: Session, server: bytes, wanted: PowerState, method: str, *params: bool) -> None:
+    vm = vms.the_one(session, server)
+    if vm.power_state is not wanted:
+        run_task(session, method, vm.ref, *params, limit=_MEMORY_SECONDS)
 
 
 def _again(session: Session, vm: Vm) -> Vm:
