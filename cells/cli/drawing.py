@@ -82,8 +82,9 @@ def _label(cell: CellSeen, *, again: bool) -> Text:
         label += Text(f"  {cell.state}", style="yellow")
     if cell.capacity is not None:
         free, total = free_ram_mib(cell.capacity), cell.capacity.total_ram_mib
+        servers = cell.capacity.servers
         label += Text(
-            f"  {cell.capacity.hosts} hosts  {cell.capacity.servers} servers  "
+            f"  {cell.capacity.hosts} hosts  {servers} server{'' if servers == 1 else 's'}  "
             f"{free / 1024:.1f}/{total / 1024:.1f} GiB free "
         )
         label += bar(total - free, total)
