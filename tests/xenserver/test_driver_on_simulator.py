@@ -4,6 +4,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_server_whose_daemon_died_on_the_way_loses_nothing(
             work(dying, journal)
         except Killed:
             deaths += 1
-            _until_done(lambda work=work, journal=journal: work(session, journal))
+            _until_done(partial(work, session, journal))
     assert deaths == 1
     inner.close()
     (tmp_path / "snap.tar.gz").write_bytes(glance.taken["snap"])
@@ -225,7 +226,7 @@ def test_upload_and_copy_that_a_dead_daemon_began_are_waited_for(
             work(dying)
         before = set(session.call("VDI.get_all"))
         taken_over.steps = dying.steps
-        _until_done(lambda work=work, taken_over=taken_over: work(taken_over))
+        _until_done(partial(work, taken_over))
         assert set(session.call("VDI.get_all")) <= before, "no second disk was begun"
     assert [request[0] for request in glance.requests] == ["GET", "PUT"]
     driver.confirm_resize(session, SERVER)

@@ -1,10 +1,12 @@
 """From a build's words to records: sizes, guests, names, refusals."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from cells.errors import Permanent
+from cells.model import ImageRef
 from cells.names import id_text
 from tests.support.xen_hosts import LINUX, OTHER_SERVER, SERVER, TINY, a_spec
 from xenapi_host import tags
@@ -14,7 +16,7 @@ from xenapi_host.plan import host_name, memory_needed_mib, plan_build
 HOST = HostFacts(uuid="host-1", name="h", storage="sr-1", network="net-1")
 
 
-def vm_of(**properties: str) -> dict[str, object]:
+def vm_of(**properties: str) -> dict[str, Any]:
     image = replace(LINUX, properties=properties)
     return dict(plan_build(a_spec(image=image), server=SERVER, attempt=1, host=HOST).vm)
 
@@ -49,14 +51,14 @@ def test_mac_stays_with_the_server_and_is_local_and_unicast() -> None:
 def test_linux_is_fully_virtual_by_default() -> None:
     vm = vm_of()
     assert (vm["HVM_boot_policy"], vm["PV_bootloader"]) == ("BIOS order", "")
-    assert vm["platform"]["viridian"] == "false"  # type: ignore[index]  # a wire value
-    assert vm["platform"]["device-model"] == "qemu-upstream-compat"  # type: ignore[index]  # a wire value
+    assert vm["platform"]["viridian"] == "false"
+    assert vm["platform"]["device-model"] == "qemu-upstream-compat"
 
 
 def test_paravirtual_image_boots_by_pygrub() -> None:
     vm = vm_of(vm_mode="xen")
     assert (vm["HVM_boot_policy"], vm["PV_bootloader"]) == ("", "pygrub")
-    assert "device-model" not in vm["platform"]  # type: ignore[operator]  # a wire value
+    assert "device-model" not in vm["platform"]
 
 
 def test_windows_gets_viridian_and_a_short_name() -> None:
@@ -70,8 +72,8 @@ def test_windows_gets_viridian_and_a_short_name() -> None:
 def test_firmware_follows_the_image() -> None:
     vm = vm_of(hw_firmware_type="uefi", os_secure_boot="required")
     assert vm["HVM_boot_params"] == {"order": "dc", "firmware": "uefi"}
-    assert vm["platform"]["secureboot"] == "true"  # type: ignore[index]  # a wire value
-    assert vm["platform"]["device-model"] == "qemu-upstream-uefi"  # type: ignore[index]  # a wire value
+    assert vm["platform"]["secureboot"] == "true"
+    assert vm["platform"]["device-model"] == "qemu-upstream-uefi"
 
 
 def test_metadata_reaches_xenstore_with_safe_keys() -> None:
@@ -96,9 +98,9 @@ def test_processor_shares_come_from_the_flavor() -> None:
         (replace(LINUX, min_ram_mib=4096), "4096 MiB.*larger flavor"),
     ],
 )
-def test_image_that_cannot_be_built_is_refused_with_the_remedy(image: object, said: str) -> None:
+def test_image_that_cannot_be_built_is_refused_with_the_remedy(image: ImageRef, said: str) -> None:
     with pytest.raises(Permanent, match=said):
-        plan_build(a_spec(image=image), server=SERVER, attempt=1, host=HOST)  # type: ignore[arg-type]  # parametrized
+        plan_build(a_spec(image=image), server=SERVER, attempt=1, host=HOST)
 
 
 @pytest.mark.parametrize(
