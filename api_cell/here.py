@@ -49,8 +49,8 @@ class Here:
             request=asked.record.request if asked is not None else row.request,
         )
 
-    def wake(self, due: Instant, body: Any, row: ServerRow) -> Wake:
-        return Wake(due=due, record=self.record(self.name, body, row))
+    def wake(self, due: Instant, body: Any, row: ServerRow, asked: Received | None = None) -> Wake:
+        return Wake(due=due, record=self.record(self.name, body, row, asked=asked))
 
     def story(
         self, row: ServerRow, now: Instant, event: str, text: str = "", received: Received | None = None, **more: Any

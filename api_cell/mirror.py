@@ -29,9 +29,17 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
     seen = Seen(destination=record.origin, server=record.server, version=body.version)
     if row is None:
         return _of_nobody(here, view, received, body, now)
+    gone_there = body.state.vm_state is VmState.DELETED
+    if row.leaf == record.origin and row.phase is Phase.DELETING and gone_there:
+        # Whichever attempt: the delete may have come first, and then the build finds a tombstone.
+        story = here.story(row, now, "state", _words(body), received)
+        return Decision(save=(story,), seen=(seen,), notes=(_words(body),)) + gone(view, row, now)
     if row.leaf != record.origin or row.attempt != body.attempt:
         return Decision(seen=(seen,)) + _stray(here, row, received, body)
     if body.version <= row.version:
+        return Decision(seen=(seen,))
+    if gone_there and not body.state.launched_at:
+        # An attempt that the leaf itself undid: its refusal is on its way, or came first, and says why.
         return Decision(seen=(seen,))
     after = replace(
         row,
@@ -43,8 +51,8 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
     )
     story = here.story(after, now, "state", _words(body), received)
     decision = Decision(save=(story,), seen=(seen,), notes=(_words(body),))
-    if body.state.vm_state is VmState.DELETED:
-        return decision + _deleted(here, view, row, after, now)
+    if gone_there:
+        return decision + Decision(save=(saved(_removed(after, now), now),))
     if body.failed is not None and body.failed[0] > row.finished:
         decision += _failed(here, row, body.failed, received, now)
     after, usage = _resize_over(view, after)
@@ -57,19 +65,16 @@ def _words(body: InstanceReport) -> str:
     return f"{state.vm_state}{task} on {state.host or 'no host'}, version {body.version}"
 
 
-def _deleted(here: Here, view: View, before: ServerRow, after: ServerRow, now: Instant) -> Decision:
-    if before.phase is Phase.DELETING:
-        return gone(view, after, now)
-    # Nobody asked for it: an attempt that was discarded, or a leaf that lost the server.
-    lost = replace(
-        after,
+def _removed(row: ServerRow, now: Instant) -> ServerRow:
+    """A running server that its leaf has deleted, and nobody asked for it."""
+    return replace(
+        row,
         phase=Phase.FAILED,
         leaf="",
         fault_code=500,
         fault="The server was removed from its host without being asked for.",
         fault_at=now,
     )
-    return Decision(save=(saved(lost, now),))
 
 
 def _resize_over(view: View, row: ServerRow) -> tuple[ServerRow, tuple[object, ...]]:

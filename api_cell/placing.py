@@ -14,8 +14,8 @@ from cells import codec
 from cells.decision import NOTHING, Decision
 from cells.errors import BadInput
 from cells.messages import Accepted, AttemptDue, BuildServer, Discard, Grant, Refused
-from cells.model import Generation
-from cells.names import SECOND, Instant
+from cells.model import BuildSpec, Generation
+from cells.names import SECOND, CellName, Instant, id_from_text
 from cells.ports import View
 from cells.record import Received
 from routing.candidates import Candidates
@@ -24,6 +24,8 @@ from routing.place import Explanation, NoRoom, choose
 from routing.reservations import Reservation, Reservations
 from routing.roster import Roster
 from routing.weights import PlacementSettings
+
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class Market:
     settings: PlacementSettings
 
 
-def place(here: Here, market: Market, row: ServerRow, now: Instant) -> Decision:
+def place(here: Here, market: Market, view: View, row: ServerRow, now: Instant) -> Decision:
     """Offer the server to the best leaf that has not been asked yet; FAILED when there is none."""
     if row.phase is not Phase.PLACING:
         return NOTHING
@@ -45,7 +47,15 @@ def place(here: Here, market: Market, row: ServerRow, now: Instant) -> Decision:
     tried = frozenset(each.leaf for each in row.tried)
     try:
         choice = choose(
-            row.spec, market.candidates, market.reservations, market.settings, draw=here.draw(), now=now, tried=tried
+            row.spec,
+            market.candidates,
+            market.reservations,
+            market.settings,
+            draw=here.draw(),
+            now=now,
+            tried=tried,
+            near=_leaves_of(view, row.spec, "near"),
+            far=_leaves_of(view, row.spec, "far"),
         )
     except BadInput as error:
         return failed(here, row, str(error), now, code=400)
@@ -65,7 +75,7 @@ def place(here: Here, market: Market, row: ServerRow, now: Instant) -> Decision:
     )
     sealed = here.sealed(choice.leaf, row.spec.image.id, False)
     build = BuildServer(attempt=attempt, spec=replace(row.spec, sealed=sealed))
-    explanation = codec.plain(choice.explanation)
+    explanation = codec.plain(choice.explanation.shortened())
     story = here.story(row, now, "placed", f"attempt {attempt}: offered to {choice.leaf}", explanation=explanation)
     due = here.wake(deadline, AttemptDue(attempt=attempt), row)
     return Decision(
@@ -76,9 +86,25 @@ def place(here: Here, market: Market, row: ServerRow, now: Instant) -> Decision:
     )
 
 
+def _leaves_of(view: View, spec: BuildSpec, hint: str) -> frozenset[CellName] | None:
+    """The leaves of the servers a hint names (uuids, separated by commas), None when it is absent. One that has no
+    leaf yet, or is gone, bounds nothing."""
+    text = spec.hints.get(hint)
+    if text is None:
+        return None
+    ids = [(id_from_text(each.strip(), f"hint {hint}"),) for each in text.split(",")]
+    leaves = frozenset(row.leaf for row in view.get_many(ServerRow, ids).values() if row.leaf)
+    return leaves or None
+
+
 def _no_room(row: ServerRow, none: NoRoom) -> str:
-    asked = "; ".join(f"{tried.leaf}: {tried.reason}" for tried in row.tried)
-    return f"No valid host was found. {asked or none.summary()}"
+    """What the leaves that were asked said, and why the others were not asked."""
+    said = [f"{tried.leaf}: {tried.reason}" for tried in row.tried]
+    asked = {tried.leaf for tried in row.tried}
+    others = [f"{leaf}: {reason}" for leaf, reason in none.reasons.items() if leaf not in asked]
+    if len(others) > MOST_NAMED or not (said or others):
+        others = [none.summary()]
+    return f"No valid host was found. {'; '.join([*said, *others])}"
 
 
 def failed(
@@ -95,7 +121,7 @@ def failed(
         fault=reason,
         fault_at=now,
     )
-    detail = {} if explanation is None else {"explanation": codec.plain(explanation)}
+    detail = {} if explanation is None else {"explanation": codec.plain(explanation.shortened())}
     return Decision(save=(saved(lost, now), here.story(row, now, "failed", reason, **detail)), notes=(reason,))
 
 
@@ -140,7 +166,7 @@ def refused(here: Here, market: Market, view: View, received: Received, body: Re
     if row.phase not in (Phase.OFFERED, Phase.GRANTED):
         return NOTHING
     story = here.story(row, now, "refused", body.reason, received, down=[list(hop) for hop in body.trail])
-    return Decision(save=(story,)) + _next(here, market, row, body.code, body.reason, now)
+    return Decision(save=(story,)) + _next(here, market, view, row, body.code, body.reason, now)
 
 
 def attempt_due(here: Here, market: Market, view: View, received: Received, attempt: int, now: Instant) -> Decision:
@@ -148,14 +174,14 @@ def attempt_due(here: Here, market: Market, view: View, received: Received, atte
     row = view.get(ServerRow, received.record.server)
     if row is None or row.attempt != attempt or row.phase is not Phase.OFFERED:
         return NOTHING
-    return _next(here, market, row, "no_answer", "did not answer in time", now)
+    return _next(here, market, view, row, "no_answer", "did not answer in time", now)
 
 
-def _next(here: Here, market: Market, row: ServerRow, code: str, reason: str, now: Instant) -> Decision:
+def _next(here: Here, market: Market, view: View, row: ServerRow, code: str, reason: str, now: Instant) -> Decision:
     market.reservations.release(row.id, row.attempt)
     tried = (*row.tried, Tried(leaf=row.leaf, code=code, reason=reason))
     again = replace(row, phase=Phase.PLACING, leaf="", tried=tried, state=None, version=0)
-    return place(here, market, again, now)
+    return place(here, market, view, again, now)
 
 
 def reservation_of(here: Here, row: ServerRow) -> Reservation:

@@ -20,12 +20,15 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
     if row is None:
         return NOTHING
     if body.action == "place":
-        return place(here, market, row, now)
+        return place(here, market, view, row, now)
     command = codec.unpack(REGISTRY[body.action].body, body.body)
     if isinstance(command, DeleteServer):
         return _delete(here, market, view, row, received, body, command, now)
     if row.phase is not Phase.GRANTED:
         return _not_now(here, row, body.number, "the server is not held by any leaf", now)
+    if any(wish.number < body.number and wish.action != "place" for wish in row.intents):
+        # One command of a server is on its way at a time: two could change places there, and the later one would win.
+        return Decision(wake=(here.wake(now + SECOND // 2, body, row, received),))
     if isinstance(command, SnapshotServer):
         command = replace(command, sealed=here.sealed(row.leaf, command.image.id, True))
     record = here.record(
@@ -57,11 +60,10 @@ def expired(here: Here, market: Market, view: View, received: Received, body: Ex
     if row is None:
         return NOTHING
     # An offer is no wish of a tenant: its own wake, AttemptDue, looks after it.
-    open_wishes = [wish for wish in row.intents if wish.action == body.kind]
-    if not open_wishes:
+    if all((wish.action, wish.number) != (body.kind, body.number) for wish in row.intents):
         return NOTHING
     reason = f"{body.destination} did not take it up before its deadline"
-    return _not_now(here, row, open_wishes[0].number, reason, now)
+    return _not_now(here, row, body.number, reason, now)
 
 
 def _not_now(here: Here, row: ServerRow, number: int, reason: str, now: Instant) -> Decision:

@@ -24,6 +24,7 @@ from cells.rows import EdgeRow
 from cells.store.sql import SqlStore
 
 ROLES = "celltree.roles"
+MAIN = NodeSettings().daemon
 
 
 def system_clock() -> Instant:
@@ -111,7 +112,8 @@ class Cell:
 
 
 class House:
-    """Cells in one process, with their memory brokers. Clock and randomness are given: a story can be replayed."""
+    """Cells in one process, with their memory brokers; a cell's further daemons are named CELL/DAEMON. Clock and
+    randomness are given: a story can be replayed."""
 
     def __init__(
         self,
@@ -124,16 +126,18 @@ class House:
         self.random_bytes = random_bytes
         self.new_id = Ids(clock, random_bytes)
         self.exchanges = MemoryExchanges()
-        self.cells: dict[CellName, Cell] = {}
+        self.cells: dict[str, Cell] = {}
         self._create_tables = create_tables
 
-    def open(self, config: CellConfig, **extras: Any) -> Cell:
-        """Bring a cell up, with its database as it is. Its loop does not run yet: step it, or run cell.node.run."""
+    def open(self, config: CellConfig, *, store: SqlStore | None = None, **extras: Any) -> Cell:
+        """Bring a cell up, with its database as it is. Its loop does not run yet: step it, or run cell.node.run.
+        `store`: one that is open already, where a cell has several daemons on a database in memory, or outlives one."""
         who = identity(config)
         kind = role_class(config.role)
-        store = SqlStore(config.database, kind.rows)
-        if self._create_tables:
-            store.create_all()
+        if store is None:
+            store = SqlStore(config.database, kind.rows)
+            if self._create_tables:
+                store.create_all()
         parts = Parts(
             identity=who,
             store=store,
@@ -164,7 +168,13 @@ class House:
         cell = Cell(config=config, identity=who, store=store, role=role, node=node)
         if config.listen:
             cell.open_front()
-        self.cells[config.cell] = cell
+        self.cells[config.cell if config.daemon == MAIN else f"{config.cell}/{config.daemon}"] = cell
+        return cell
+
+    def kill(self, name: str) -> Cell:
+        """End a daemon as kill -9 does: nothing is finished or given back. What is left is its store."""
+        cell = self.cells.pop(name)
+        cell.node.abandon()
         return cell
 
     def join(self, parent: CellName, child: CellName) -> None:

@@ -1,8 +1,9 @@
 """Slow work, in a bounded pool of threads. A job is a row until its end has been decided on, so a killed daemon's jobs
 are run again by whoever takes the shard over; the work itself is resumable (cells.ports.Journal).
 
-The end of a job is a record to ourselves (JobEnded) handed to `ended`. A Temporary failure is tried again after its
-`retry_after`, growing, up to TRIES times; no thread is held meanwhile. With `threads=0` nothing runs by itself:
+The end of a job is a record to ourselves (JobEnded) handed to `ended`; the job counts as known here until that has been
+decided on (`forget`), or it would be adopted and done a second time in between. A Temporary failure is tried again
+after its `retry_after`, growing, up to TRIES times; no thread is held meanwhile. With `threads=0` nothing runs by itself:
 `run_waiting` does the work in the caller's thread, for stories and simulations.
 """
 
@@ -51,8 +52,11 @@ class StoreJournal:
     def check(self) -> None:
         with self._store.unit(lock=False) as unit:
             lease = unit.get(LeaseRow, self._job.shard)
+            job = unit.get(JobRow, self._job.id)
         if lease is None or lease.epoch != self._epoch:
             raise LeaseLost(f"shard {self._job.shard} was taken over")
+        if job is None:
+            raise LeaseLost("the job's end has been decided on already")
         reason = self._stopping(self._job.id)
         if reason:
             raise Refusal("deleted", reason)
@@ -67,7 +71,7 @@ class Jobs:
         role: Role,
         store: Store,
         clock: Clock,
-        ended: Callable[[JobRow, JobEnded], None],
+        ended: Callable[[JobRow, JobEnded, int], None],
         threads: int = 16,
         per_lane: int = 4,
     ) -> None:
@@ -88,7 +92,7 @@ class Jobs:
         self._closed = False
 
     def knows(self, job: bytes) -> bool:
-        """Whether this job waits or runs here."""
+        """Whether this job waits, runs, or has ended here without a decision on its end yet."""
         return job in self._known
 
     def start(self, job: JobRow, epoch: int) -> None:
@@ -100,11 +104,20 @@ class Jobs:
             self._ready[job.lane].append((job, epoch))
         self._dispatch()
 
-    def stop_early(self, job: bytes, reason: str) -> None:
-        """Ask a job to stop between two of its steps; it ends with a Refusal."""
+    def forget(self, job: bytes) -> None:
+        """The end of this job has been decided on."""
         with self._lock:
-            if job in self._known:
-                self._stop_early[job] = reason
+            self._known.pop(job, None)
+
+    def stop_early(self, job: bytes, reason: str) -> None:
+        """Ask a job to stop between two of its steps; it ends with a Refusal. One that waits for another try has it
+        now."""
+        with self._lock:
+            if job not in self._known:
+                return
+            self._stop_early[job] = reason
+            self._later = [(0 if row.id == job else due, id, row, epoch) for due, id, row, epoch in self._later]
+            heapq.heapify(self._later)
 
     def turn(self, now: Instant) -> None:
         """Start again what waited for another try."""
@@ -195,9 +208,10 @@ class Jobs:
             if again is not None and not self._closed:
                 heapq.heappush(self._later, (self._clock() + int(again * SECOND), row.id, row, epoch))
             else:
-                self._known.pop(row.id, None)
+                if end is None:
+                    self._known.pop(row.id, None)
                 self._tries.pop(row.id, None)
                 self._stop_early.pop(row.id, None)
         if end is not None:
-            self._ended(row, end)
+            self._ended(row, end, epoch)
         self._dispatch()

@@ -349,6 +349,7 @@ class Expired:
     destination: CellName
     server: bytes
     body: bytes
+    number: int = 0
 
 
 @record("local.job_ended", direction=Direction.LOCAL, of_server=True)

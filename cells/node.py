@@ -5,6 +5,7 @@ jobs and acknowledges. Whatever dies in between is done again by the same rules,
 `step` never waits, so that tests, stories and simulations drive it; `run` waits for the bell between turns.
 """
 
+import hashlib
 import heapq
 import logging
 import threading
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from cells import codec
 from cells.decision import Decision, Remove
-from cells.errors import AmbiguousCommit, BadInput, Conflict, Temporary
+from cells.errors import AmbiguousCommit, BadInput, CelltreeError, Conflict, Temporary
 from cells.identity import Certificate, Identity
 from cells.jobs import Jobs
 from cells.leases import RENEW, Shards
@@ -28,6 +29,7 @@ from cells.rows import (
     EdgeRow,
     InboxRow,
     JobRow,
+    LeaseRow,
     OutboxRow,
     ParkedRow,
     WakeRow,
@@ -74,12 +76,15 @@ class Bell:
 
 @dataclass(slots=True)
 class _Item:
-    """One thing to decide on, and where it came from: a delivery, a wake or a job."""
+    """One thing to decide on, and where it came from: a delivery, a wake, or a job that ran under `epoch` of its
+    shard's lease. `origin`: who is to be told that a parked record has come, empty where that is not proved."""
 
     received: Received | None = None
     parked: ParkedRow | None = None
+    origin: CellName = ""
     wake: bytes | None = None
-    job: bytes | None = None
+    job: JobRow | None = None
+    epoch: int = 0
     delivery: Pending | None = None
 
 
@@ -189,6 +194,11 @@ class Node:
         self._pump.close()
         self._broker.close()
 
+    def abandon(self) -> None:
+        """Leave everything as a killed process does; what was not acknowledged goes back to the broker."""
+        self.jobs.close(wait=False)
+        self._broker.close()
+
     def poke(self) -> None:
         """There may be a new wake in the database."""
         self._poked = True
@@ -272,7 +282,7 @@ class Node:
                 received = Received(record=codec.unpack_record(row.data))
                 items.append(_Item(received=received, wake=row.id))
             except BadInput as error:
-                items.append(_Item(parked=self._park(row.data, str(error), "", now), wake=row.id))
+                items.append(_Item(parked=self._park(row.data, str(error), "", now, row.id), wake=row.id))
         return items
 
     def _unpack(self, tag: object, data: bytes, now: Instant) -> list[_Item]:
@@ -282,7 +292,8 @@ class Node:
             packets = codec.unpack_bundle(data)
         except BadInput as error:
             delivery.parts += 1
-            items.append(_Item(parked=self._park(data[:MAX_BUNDLE], str(error), "", now), delivery=delivery))
+            row = self._park(data[:MAX_BUNDLE], str(error), "", now, _digest_id(data))
+            items.append(_Item(parked=row, delivery=delivery))
             packets = []
         for packet in packets:
             if packet.destination != self.name:
@@ -301,14 +312,19 @@ class Node:
         try:
             certificate = self.identity.trust.packet(packet)
         except BadInput as error:
-            return [_Item(parked=self._park(data, str(error), neighbour, now)) for data in packet.records]
+            # Its ids are anybody's words and not acknowledged, or a forged copy would end a true record's journey.
+            return [
+                _Item(parked=self._park(data, str(error), neighbour, now, _digest_id(data))) for data in packet.records
+            ]
         items = []
         for data in packet.records:
             try:
                 record = codec.unpack_record(data)
                 self._may(record, certificate)
             except BadInput as error:
-                items.append(_Item(parked=self._park(data, str(error), neighbour, now)))
+                id = codec.peek(data).id or _digest_id(data)
+                parked = self._park(data, str(error), neighbour, now, id)
+                items.append(_Item(parked=parked, origin=certificate.name))
                 continue
             items.append(_Item(received=Received(record=record, trail=packet.trail, neighbour=neighbour)))
         return items
@@ -329,11 +345,11 @@ class Node:
                 f"{record.origin} ({certificate.role}) may not send {kind.name} ({kind.direction}) to {self.name}"
             )
 
-    def _park(self, data: bytes, reason: str, neighbour: CellName, now: Instant) -> ParkedRow:
+    def _park(self, data: bytes, reason: str, neighbour: CellName, now: Instant, id: bytes) -> ParkedRow:
         peek = codec.peek(data)
         log.warning("%s: parked a message from %s: %s", self.name, neighbour or "an unknown neighbour", reason)
         return ParkedRow(
-            id=peek.id or self._new_id(),
+            id=id,
             at=now,
             neighbour=neighbour,
             kind=peek.kind,
@@ -342,11 +358,11 @@ class Node:
             data=data,
         )
 
-    def _job_ended(self, row: JobRow, end: JobEnded) -> None:
+    def _job_ended(self, row: JobRow, end: JobEnded, epoch: int) -> None:
         record = Record(
             id=row.id, body=end, origin=self.name, destination=self.name, server=row.server, request=row.request
         )
-        self._local.append(_Item(received=Received(record=record), job=row.id))
+        self._local.append(_Item(received=Received(record=record), job=row, epoch=epoch))
         self.bell()
 
     def _tell_self(self, body: object) -> None:
@@ -366,17 +382,20 @@ class Node:
                 log.warning("%s: %d records wait, the database is out of reach: %s", self.name, len(items), error)
                 self._put_off(items, now + SECOND // 2)
                 return
-            except Exception:
+            except Exception as error:
                 if len(items) > 1:
                     log.info("%s: a batch of %d failed, its records are taken one by one", self.name, len(items))
                     for item in items:
                         self._decide([item], now)
                     return
-                log.exception("%s: could not decide on a record", self.name)
-                items = [self._poison(items[0], now)]
+                if not isinstance(error, CelltreeError):
+                    log.exception("%s: could not decide on a record", self.name)
+                items = [self._poison(items[0], error, now)]
             else:
                 self._after(batch, now)
                 for item in items:
+                    if item.job is not None:
+                        self.jobs.forget(item.job.id)
                     if item.delivery is not None:
                         item.delivery.parts -= 1
                         self._pump.settle(item.delivery)
@@ -387,13 +406,14 @@ class Node:
         self._carry = [*items, *self._carry]
         self._carry_until = until
 
-    def _poison(self, item: _Item, now: Instant) -> _Item:
+    def _poison(self, item: _Item, error: Exception, now: Instant) -> _Item:
         if item.parked is not None or item.received is None:
             return replace(item, parked=None, received=None)
         record = item.received.record
-        reason = f"{record.kind.name} could not be decided on; see the log of {self.name} at this time"
-        parked = self._park(codec.pack_record(record), reason, item.received.neighbour, now)
-        return replace(item, parked=parked, received=None)
+        known = str(error) if isinstance(error, CelltreeError) else f"see the log of {self.name} at this time"
+        reason = f"{record.kind.name} could not be decided on: {known}"
+        parked = self._park(codec.pack_record(record), reason, item.received.neighbour, now, record.id)
+        return replace(item, parked=parked, origin=record.origin, received=None)
 
     def _unit(self, items: Sequence[_Item], now: Instant) -> _Batch:
         batch = _Batch()
@@ -418,23 +438,25 @@ class Node:
         known = set(unit.get_many(InboxRow, marked)) if marked else set()
         wakes = [(item.wake,) for item in items if item.wake is not None]
         waiting = unit.get_many(WakeRow, wakes) if wakes else {}
-        jobs = [(item.job,) for item in items if item.job is not None]
-        running = unit.get_many(JobRow, jobs) if jobs else {}
+        jobs = [item.job for item in items if item.job is not None]
+        running = unit.get_many(JobRow, [(job.id,) for job in jobs]) if jobs else {}
+        leases = unit.get_many(LeaseRow, [(job.shard,) for job in jobs]) if jobs else {}
         for item in items:
             if item.wake is not None:
                 if (item.wake,) not in waiting:
                     continue
                 unit.save(Remove(row=WakeRow, key=(item.wake,)))
             if item.job is not None:
-                if (item.job,) not in running:
+                lease = leases.get((item.job.shard,))
+                # Whoever holds the lease now runs the job again, and finds what was done.
+                if (item.job.id,) not in running or lease is None or lease.epoch != item.epoch:
                     continue
-                unit.save(Remove(row=JobRow, key=(item.job,)))
+                unit.save(Remove(row=JobRow, key=(item.job.id,)))
             if item.parked is not None:
                 unit.save(item.parked)
                 self.counts["parked"] += 1
-                origin = codec.peek(item.parked.data).origin
-                if origin and origin != self.name:
-                    batch.acks[origin].append(item.parked.id)
+                if item.origin and item.origin != self.name:
+                    batch.acks[item.origin].append(item.parked.id)
                 continue
             if item.received is None:
                 continue
@@ -528,7 +550,7 @@ class Node:
             if record.kind.acknowledged:
                 self._remember(record.id, data, record.destination, record.deadline, now)
             self._pump.send(record.destination, record.id, data, record.deadline, now)
-        for destination in batch.acks.keys() | batch.seen.keys():
+        for destination in sorted(batch.acks.keys() | batch.seen.keys()):
             self._acknowledge(destination, batch.acks.get(destination, []), batch.seen.get(destination, []), now)
         for job in batch.jobs:
             if self._shards.holds(job.shard, now):
@@ -584,8 +606,13 @@ class Node:
                 due.append((id, unsent))
         if not due:
             return
-        with self.store.unit(lock=False) as unit:
-            there = unit.get_many(OutboxRow, [(id,) for id, _ in due])
+        try:
+            with self.store.unit(lock=False) as unit:
+                there = unit.get_many(OutboxRow, [(id,) for id, _ in due])
+        except Temporary:
+            for id, unsent in due:
+                heapq.heappush(self._retries, (unsent.next_try, id))
+            raise
         for id, unsent in due:
             if (id,) not in there:
                 del self._unsent[id]
@@ -608,6 +635,7 @@ class Node:
             kind=record.kind.name,
             destination=record.destination,
             server=record.server,
+            number=record.number,
             body=codec.pack(record.body),
         )
         del self._unsent[id]
@@ -682,3 +710,8 @@ class Node:
 
     def _link(self, edge: EdgeRow) -> Link:
         return self._broker.link(edge.neighbour, self._open_url(edge.url))
+
+
+def _digest_id(data: bytes) -> bytes:
+    """An id for what proves none of its own; the same bytes get the same."""
+    return hashlib.blake2b(data, digest_size=16).digest()

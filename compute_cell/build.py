@@ -248,7 +248,8 @@ def forget(here: Here, view: View, received: Received, body: Forget, now: Instan
 
 
 def prepared(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
-    idle = replace(instance, job=NO_JOB)
+    # The secret for the image has served.
+    idle = replace(instance, job=NO_JOB, spec=replace(instance.spec, sealed=b""))
     if instance.phase is Phase.UNDOING:
         return _destroy(here, idle, now)
     if end.error:
@@ -314,10 +315,21 @@ def _destroy_again(here: Here, instance: InstanceRow, end: JobEnded, now: Instan
 
 def destroy_due(here: Here, view: View, received: Received, now: Instant) -> Decision:
     instance = view.get(InstanceRow, received.record.server)
-    if instance is None or instance.job != NO_JOB or not instance.host:
+    if instance is None or not instance.host or not _is_to_go(instance):
         return NOTHING
+    if instance.job != NO_JOB:
+        return Decision(wake=(here.wake(now + 60 * SECOND, DestroyDue(), instance),))
     job = here.job("build.destroy", instance, DestroyTask(pool=instance.pool))
     return Decision(save=(replace(instance, job=job.id),), do=(job,))
+
+
+def _is_to_go(instance: InstanceRow) -> bool:
+    return instance.phase is Phase.UNDOING or never_ran(instance)
+
+
+def never_ran(instance: InstanceRow) -> bool:
+    """Whether this is a granted build that failed: what it had on its host is removed, nothing can be done with it."""
+    return instance.state.vm_state is VmState.ERROR and not instance.state.launched_at
 
 
 def undone_while_busy(here: Here, instance: InstanceRow, now: Instant) -> Decision:

@@ -28,7 +28,7 @@ from cells.ports import View
 from cells.record import Received
 from compute_cell import resize
 from compute_cell.answers import NO_JOB, Here
-from compute_cell.build import undone_while_busy
+from compute_cell.build import never_ran, undone_while_busy
 from compute_cell.command import Begun, Command, Done
 from compute_cell.rows import InstanceRow, Phase, QueuedCommand
 from compute_cell.tasks import PowerTask, RevertTask, SnapshotTask
@@ -62,6 +62,8 @@ def next_one(here: Here, view: View, instance: InstanceRow, now: Instant) -> Dec
     current = replace(instance, queue=tuple(rest), command=first)
     if record.deadline < now:
         return _over(here, view, current, "its deadline passed before the server was ready for it", now)
+    if never_ran(instance):
+        return _over(here, view, current, "the server was never built", now)
     try:
         begun = COMMANDS[type(record.body)].begin(here, view, current, record.body, record.request)
     except Refusal as refusal:

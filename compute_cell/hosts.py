@@ -6,10 +6,11 @@ A leaf's choice is exact: the claim is in the same transaction as the instance, 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cells.errors import Refusal
+from cells.errors import BadInput, Refusal
 from cells.messages import RefusalCode
 from cells.model import BuildSpec, Capacity, Flavor, FreeShape, HostClass, StorageGroup
 from compute_cell.rows import GroupRow, HostRow, HostState
+from routing.demand import Demand, demand_of, room_of
 from xenapi_host.facts import HostFacts
 
 
@@ -25,23 +26,21 @@ class Claim:
         return (self.host,) if self.group is None else (self.host, self.group)
 
 
-def needs(flavor: Flavor) -> tuple[int, int, int]:
-    """(RAM in MiB, vCPUs, disk in GiB) of a flavor on its host; swap counts as disk, in whole GiB."""
-    return flavor.ram_mib, flavor.vcpus, flavor.disk_gib + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024)
-
-
 def choose(
     spec: BuildSpec, flavor: Flavor, hosts: Sequence[HostRow], groups: Sequence[GroupRow], avoid: Iterable[str] = ()
 ) -> Claim:
     """The host with most free memory that has room, not one to avoid if another will do; its rows with the claim taken.
-    Refusal(no_room) says how many hosts lacked what."""
+    Refusal(no_room) says how many hosts lacked what. What a host must be able to do is judged as placing judges it."""
     avoided = set(avoid)
     by_name = {group.name: group for group in groups}
-    ram, vcpus, disk = needs(flavor)
+    try:
+        demand = demand_of(replace(spec, flavor=flavor))
+    except BadInput as error:
+        raise Refusal(RefusalCode.UNSUPPORTED, str(error)) from None
     lacking: dict[str, int] = {}
     best: HostRow | None = None
     for host in hosts:
-        reason = _lacks(host, by_name.get(host.group), spec, ram, vcpus, disk)
+        reason = _lacks(host, by_name.get(host.group), demand)
         if reason:
             lacking[reason] = lacking.get(reason, 0) + 1
         elif best is None or _rank(host, avoided) > _rank(best, avoided):
@@ -56,18 +55,23 @@ def _rank(host: HostRow, avoided: set[str]) -> tuple[bool, int, str]:
     return host.uuid not in avoided, host.free_ram_mib, host.uuid
 
 
-def _lacks(host: HostRow, group: GroupRow | None, spec: BuildSpec, ram: int, vcpus: int, disk: int) -> str:
+def _lacks(host: HostRow, group: GroupRow | None, demand: Demand) -> str:
     if host.state is not HostState.ENABLED:
         return str(host.state)
-    if spec.zone and host.zone != spec.zone:
-        return "in another zone"
-    if host.free_ram_mib < ram:
+    if why := demand.why_not(_class_of(host)):
+        return why
+    room = demand.room
+    if host.free_ram_mib < room.ram_mib:
         return "short of memory"
-    if host.free_vcpus < vcpus:
+    if host.free_vcpus < room.vcpus:
         return "short of vCPUs"
-    if (group.free_disk_gib if group is not None else host.free_disk_gib) < disk:
+    if (group.free_disk_gib if group is not None else host.free_disk_gib) < room.disk_gib:
         return "short of disk"
     return ""
+
+
+def _class_of(host: HostRow) -> HostClass:
+    return HostClass(hypervisor_version=host.hypervisor_version, traits=host.traits, zone=host.zone)
 
 
 def take(host: HostRow, group: GroupRow | None, flavor: Flavor) -> Claim:
@@ -81,11 +85,16 @@ def give_back(host: HostRow, group: GroupRow | None, flavor: Flavor) -> Claim:
 
 
 def _change(host: HostRow, group: GroupRow | None, flavor: Flavor, sign: int) -> Claim:
-    ram, vcpus, disk = needs(flavor)
-    changed = replace(host, free_ram_mib=host.free_ram_mib + sign * ram, free_vcpus=host.free_vcpus + sign * vcpus)
+    room = room_of(flavor)
+    changed = replace(
+        host,
+        free_ram_mib=host.free_ram_mib + sign * room.ram_mib,
+        free_vcpus=host.free_vcpus + sign * room.vcpus,
+    )
+    disk = sign * room.disk_gib
     if group is None:
-        return Claim(host=replace(changed, free_disk_gib=changed.free_disk_gib + sign * disk))
-    return Claim(host=changed, group=replace(group, free_disk_gib=group.free_disk_gib + sign * disk))
+        return Claim(host=replace(changed, free_disk_gib=changed.free_disk_gib + disk))
+    return Claim(host=changed, group=replace(group, free_disk_gib=group.free_disk_gib + disk))
 
 
 def facts(host: HostRow) -> HostFacts:
