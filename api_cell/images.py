@@ -5,15 +5,16 @@ record) and `<id>.data` (the bytes). Bytes are streamed to a part file and renam
 always whole.
 """
 
+import fcntl
 import hashlib
 import os
-import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from api_cell.errors import Forbidden, NotAllowedNow, NotFound, TooLarge
+from api_cell.errors import Forbidden, Invalid, NotAllowedNow, NotFound, TooLarge
 from cells import codec
 from cells.model import ImageRef
 from cells.names import Instant, id_text
@@ -83,7 +84,8 @@ def visible(image: Image, project: str, *, admin: bool = False) -> bool:
 
 class FolderImages:
     """The store of the embedded shape. `url`: the Glance endpoint, without /v2, as leaves reach it; it may be set after
-    the server has got its port. Records are read from the folder each time, so several processes may share it."""
+    the server has got its port. Records are read from the folder each time and locks are on files in it, so several
+    processes of one machine may share it."""
 
     def __init__(self, folder: Path, *, url: str, clock: Clock, ids: NewId, largest: int = 256 << 30) -> None:
         self.url = url
@@ -91,7 +93,6 @@ class FolderImages:
         self._clock = clock
         self._ids = ids
         self._largest = largest
-        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
     # --- the seam ---
@@ -133,7 +134,7 @@ class FolderImages:
             properties=properties or {},
             **more,
         )
-        with self._lock:
+        with self._alone():
             if self._record(image.id).exists():
                 raise NotAllowedNow(f"Image ID {image.id} already exists; choose another or leave it out")
             self._write(image)
@@ -157,9 +158,10 @@ class FolderImages:
     def delete(self, image_id: str) -> None:
         if not _plain(image_id):
             return
-        with self._lock:
+        with self._alone():
             self._record(image_id).unlink(missing_ok=True)
             self._data(image_id).unlink(missing_ok=True)
+            (self._folder / f"{image_id}.upload.lock").unlink(missing_ok=True)
 
     # --- what the Glance routes need besides ---
 
@@ -177,7 +179,7 @@ class FolderImages:
 
     def change(self, image_id: str, **changes: Any) -> Image:
         """Change fields of the record."""
-        with self._lock:
+        with self._alone():
             image = replace(self.need(image_id), updated=self._clock(), **changes)
             self._write(image)
         return image
@@ -188,11 +190,18 @@ class FolderImages:
             raise Forbidden(f"Image {image_id} is protected and cannot be deleted; set protected to false first")
         self.delete(image_id)
 
-    def fill(self, image_id: str, source: IO[bytes]) -> Image:
-        """Take the bytes of a queued image: queued -> saving -> active; on any failure it is queued again."""
-        with self._lock:
+    def fill(self, image_id: str, source: IO[bytes], length: int | None = None) -> Image:
+        """Take the bytes of a queued image: queued -> saving -> active; on any failure it is queued again. `length`:
+        how many bytes there must be, where that is known before."""
+        self.need(image_id)
+        with self._held(f"{image_id}.upload", wait=False):
+            return self._fill(image_id, source, length)
+
+    def _fill(self, image_id: str, source: IO[bytes], length: int | None) -> Image:
+        with self._alone():
             image = self.need(image_id)
-            if image.status != "queued":
+            # We hold its upload lock: one that is saving was left so by a process that died.
+            if image.status not in ("queued", "saving"):
                 raise NotAllowedNow(f"Image {image_id} is {image.status}; only queued images take data; create another")
             if not image.disk_format or not image.container_format:
                 raise NotAllowedNow(
@@ -202,7 +211,9 @@ class FolderImages:
         part = self._folder / f"{image_id}.part-{id_text(self._ids())}"
         try:
             size, checksum, sha512 = self._receive(source, part)
-            with self._lock:
+            if length is not None and size != length:
+                raise Invalid(f"The image data broke off after {size} of {length} bytes; send it again")
+            with self._alone():
                 latest = self.need(image_id)
                 os.replace(part, self._data(image_id))
                 done = replace(
@@ -212,7 +223,7 @@ class FolderImages:
             return done
         except BaseException:
             part.unlink(missing_ok=True)
-            with self._lock:
+            with self._alone():
                 stays = self.get(image_id)
                 if stays is not None and stays.status == "saving":
                     self._write(replace(stays, status="queued"))
@@ -239,6 +250,21 @@ class FolderImages:
             out.flush()
             os.fsync(out.fileno())
         return size, md5.hexdigest(), sha512.hexdigest()
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Nobody else changes a record meanwhile."""
+        return self._held("records", wait=True)
+
+    @contextmanager
+    def _held(self, name: str, *, wait: bool) -> Iterator[None]:
+        """Hold a lock among all threads and processes; it ends with its holder, whatever becomes of that."""
+        path = self._folder / f"{name}.lock"
+        with path.open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise NotAllowedNow("The image is being uploaded by somebody else; wait until that is over") from None
+            yield
 
     def _write(self, image: Image) -> None:
         part = self._folder / f"{image.id}.record-part"

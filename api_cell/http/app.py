@@ -127,7 +127,8 @@ class Application:
             base=self.api.settings.public_url.rstrip("/") or req.prefix,
             path=req.path,
             body=body,
-            stream=cast(IO[bytes], req.bounded_stream) if route.streams else None,
+            stream=_input(req) if route.streams else None,
+            length=req.content_length,
         )
         return route.handler(call)
 
@@ -140,7 +141,7 @@ class Application:
         largest = self.api.settings.largest_body
         if (req.content_length or 0) > largest:
             raise _too_large(largest)
-        data = req.bounded_stream.read(largest + 1)
+        data = _input(req).read(largest + 1)
         if len(data) > largest:
             raise _too_large(largest)
         if not data:
@@ -152,12 +153,19 @@ class Application:
         largest = self.api.settings.largest_body
         if (req.content_length or 0) > largest:
             raise _too_large(largest)
-        req.bounded_stream.read(largest)
+        _input(req).read(largest)
 
     @property
     def realm(self) -> str:
         """What a client that is not logged in is told; empty where nobody has to."""
         return 'Basic realm="celltree"' if self.api.settings.auth is Auth.HTTP_BASIC else ""
+
+
+def _input(req: falcon.Request) -> IO[bytes]:
+    """The body. One of unknown length (chunked) is read to its end where the server marks that end."""
+    if req.content_length is None and req.env.get("wsgi.input_terminated"):
+        return cast(IO[bytes], req.stream)
+    return cast(IO[bytes], req.bounded_stream)
 
 
 def _too_large(largest: int) -> TooLarge:

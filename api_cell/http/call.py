@@ -59,7 +59,8 @@ class Query:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """`version` is the microversion's second number; `params` are the path's; `base` is this API's URL as the client
-    sees it, without /v2.1; `body` has passed the route's schema; `stream` is a body that is not JSON.
+    sees it, without /v2.1; `body` has passed the route's schema; `stream` is a body that is not JSON, `length`
+    its length where the client told it.
     `chosen`: the client chose the request id."""
 
     api: Api
@@ -76,6 +77,7 @@ class Call:
     path: str
     body: Any = None
     stream: IO[bytes] | None = None
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

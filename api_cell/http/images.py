@@ -202,7 +202,7 @@ def upload(call: Call) -> Answer:
     image = _own(call)
     if call.stream is None:
         raise Invalid("The request has no body; send the image's data")
-    _folder(call).fill(image.id, call.stream)
+    _folder(call).fill(image.id, call.stream, call.length)
     return Answer(code=204)
 
 

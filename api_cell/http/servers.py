@@ -87,6 +87,8 @@ def _new_server(call: Call, body: dict[str, Any]) -> NewServer:
         raise Invalid(f"server.min_count: {least} is more than max_count, {most}; min_count must be <= max_count")
     if most > 1000:
         raise Invalid(f"server.max_count: {most} servers in one request are too many; ask for at most 1000")
+    if most > 1 and len(body["name"]) + len(f"-{most}") > 255:
+        raise Invalid("server.name: with the number each server's name ends in it is longer than 255 characters")
     metadata = body.get("metadata", {})
     if len(metadata) > call.api.settings.most_metadata:
         raise Forbidden(

@@ -11,7 +11,7 @@ from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
 from api_cell.service.servers import get
-from api_cell.service.wish import wake_for
+from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import flavor_of, settle
 from cells.errors import AmbiguousCommit, CelltreeError
 from cells.messages import (
@@ -114,6 +114,7 @@ def create_image(api: Api, asking: Asking, name: str, properties: dict[str, str]
     )
     command = SnapshotServer(image=api.images.ref(image_id))
     try:
+        refuse_large(command)
         # The image's id goes along, so that the role can remove it when no data will come.
         _plain(api, asking, "createImage", command, detail=image_id)
     except CelltreeError as error:

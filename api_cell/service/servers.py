@@ -10,7 +10,7 @@ from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, QuotaRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
-from api_cell.service.wish import wake_for
+from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import settle
 from cells.model import BuildSpec, Flavor, ImageRef
 from cells.names import SECOND, Instant, id_text
@@ -76,6 +76,7 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
         )
     ref = api.images.ref(image.id)
     spec, limits = api.read(lambda unit: _asked_for(api, unit, caller, new, image, ref))
+    refuse_large(spec)
     demand_of(spec)  # Refuses a flavor or image whose demands no leaf could understand.
     # Made before the transaction, so that trying again makes the same servers.
     names = [new.name] if new.most == 1 else [f"{new.name}-{n}" for n in range(1, new.most + 1)]

@@ -3,12 +3,26 @@ becomes of this process."""
 
 from typing import Any
 
+from api_cell.errors import TooLarge
 from api_cell.rows import OpenIntent, ServerRow
 from api_cell.service.api import Api
 from cells import codec
 from cells.messages import Intent
 from cells.record import Record
 from cells.rows import WakeRow, shard_of
+
+# What a leaf is told of a server must fit into a bundle, with what signing and routing add to it.
+LARGEST_COMMAND = 192 * 1024
+
+
+def refuse_large(command: Any) -> None:
+    """TooLarge for a command that could not travel."""
+    size = len(codec.pack(command))
+    if size > LARGEST_COMMAND:
+        raise TooLarge(
+            f"What has to be sent to a cell for this is {size} bytes, and {LARGEST_COMMAND} is the limit; "
+            "use less metadata, or an image with fewer properties"
+        )
 
 
 def wake_for(api: Api, row: ServerRow, wish: OpenIntent, command: Any = None) -> WakeRow:

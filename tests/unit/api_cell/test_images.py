@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from api_cell.errors import TooLarge
+from api_cell.errors import Invalid, TooLarge
 from api_cell.images import FolderImages
 from tests.support.api_house import ApiHouse, MovingClock
 
@@ -106,3 +106,29 @@ def test_a_leaf_is_told_where_to_fetch_an_image(house: ApiHouse) -> None:
     ref = house.images.ref(house.an_image("demo", min_disk=2))
     assert (ref.url, ref.name, ref.size, ref.min_disk_gib) == ("http://images.invalid/image", "demo", 13, 2)
     assert ref.checksum == hashlib.md5(b"bytes of demo").hexdigest()
+
+
+def test_one_upload_at_a_time_and_one_left_by_a_dead_process_can_be_done_again(house: ApiHouse) -> None:
+    image = a_queued_image(house)
+    path = f"/image/v2/images/{image}/file"
+
+    class AsksMeanwhile(io.BytesIO):
+        code = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.code = self.code or house.ask("PUT", path, raw=b"other", headers=OCTETS).status_code
+            return super().read(size)
+
+    source = AsksMeanwhile(b"data")
+    assert house.images.fill(image, source).size == 4
+    assert source.code == 409
+    left = a_queued_image(house)
+    house.images.change(left, status="saving")
+    assert house.ask("PUT", f"/image/v2/images/{left}/file", raw=b"again", headers=OCTETS).status_code == 204
+
+
+def test_data_that_breaks_off_is_not_taken_for_the_image(house: ApiHouse) -> None:
+    image = a_queued_image(house)
+    with pytest.raises(Invalid, match="broke off"):
+        house.images.fill(image, io.BytesIO(b"dat"), length=4)
+    assert house.images.need(image).status == "queued"

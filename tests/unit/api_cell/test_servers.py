@@ -296,3 +296,17 @@ def test_name_filters_mean_what_they_say(expression: str, matching: str, other: 
     pattern = like_of(expression)
     assert like(pattern, matching)
     assert not like(pattern, other)
+
+
+def test_a_server_that_no_message_could_carry_is_413(house: ApiHouse) -> None:
+    image = house.an_image("heavy", properties={f"p{n}": "x" * 60_000 for n in range(4)})
+    body = {"server": {"name": "web", "imageRef": image, "flavorRef": "1", "networks": "none"}}
+    answer = house.ask("POST", "/v2.1/servers", body, version="2.61")
+    assert answer.status_code == 413 and "image" in answer.json["overLimit"]["message"]
+
+
+def test_an_image_whose_demands_nobody_understands_is_refused_at_once(house: ApiHouse) -> None:
+    image = house.an_image("odd", properties={"vm_mode": "quantum"})
+    body = {"server": {"name": "web", "imageRef": image, "flavorRef": "1", "networks": "none"}}
+    answer = house.ask("POST", "/v2.1/servers", body, version="2.61")
+    assert answer.status_code == 400 and "vm_mode" in answer.json["badRequest"]["message"]
