@@ -178,6 +178,18 @@ def test_delete_leaves_a_volume_and_an_administrators_copy_alone() -> None:
     assert driver.power_states(session) == {}
 
 
+def test_delete_works_though_the_storage_was_taken_away() -> None:
+    house = House()
+    plan = house.plan()
+    house.session.call("VM.create", dict(plan.vm))
+    storage = house.session.handle("SR", plan.storage)
+    for pbd in house.session.call("SR.get_PBDs", storage):
+        house.session.call("PBD.unplug", pbd)
+    house.session.call("SR.forget", storage)
+    driver.destroy(house.connect(), SERVER)
+    assert house.vms_of(SERVER) == []
+
+
 def test_one_attempt_is_discarded_and_the_other_stays() -> None:
     house = House()
     for attempt in (1, 2):

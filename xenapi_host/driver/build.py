@@ -44,56 +44,53 @@ def prepare_build(
     `headers` go with the image's download (a token); they are kept nowhere. Raises Temporary, Permanent,
     Refusal(no_room), and what journal.check() raises between two steps; `destroy` undoes a part-made build."""
     journal.check()
-    vm, *doubles = _of_plan(session, plan) or [None]
-    for double in doubles:  # the answer to an earlier VM.create was lost, and another was made
-        assert double is not None
+    found = [vm for vm in vms.current(session, plan.server, plan.attempt) if vm.serial == plan.serial]
+    for double in found[1:]:  # the answer to an earlier VM.create was lost, and another was made
         with disks.gone_is_fine():
             session.call("VM.destroy", double.ref)
-    image = images.cached(session, plan, headers or {}) if vm is None or not vm.record["VBDs"] else None
-    if vm is None:
-        journal.check()
-        ref = str(session.call("VM.create", dict(plan.vm)))
-        assert image is not None
-        _attach_new_root(session, plan, ref, _clone_of_image(session, plan, image, headers or {}), journal)
-        _create_interfaces(session, plan, ref, frozenset())
-        return Prepared(vm_uuid=str(session.call("VM.get_uuid", ref)))
-    if image is not None:
-        begun = disks.adopt(
-            session, tags.image_name(plan.image.id), image.storage, plan.root_claim, not_these=[image.uuid]
-        )
-        disk = disks.read(session, begun) if begun else _clone_of_image(session, plan, image, headers or {})
+    if found:
+        return _resumed(session, plan, found[0], journal, headers or {})
+    image = images.cached(session, plan, headers or {})
+    journal.check()
+    vm = str(session.call("VM.create", dict(plan.vm)))
+    disk = _clone_of_image(session, plan, image, headers or {})
+    _give_root(session, plan, vm, disk, image.size, journal)
+    _create_interfaces(session, plan, vm, frozenset())
+    return Prepared(vm_uuid=str(session.call("VM.get_uuid", vm)))
+
+
+def _resumed(session: Session, plan: BuildPlan, vm: Vm, journal: Journal, headers: Mapping[str, str]) -> Prepared:
+    """Go on with a VM that an earlier try has made."""
+    if vm.record["VBDs"]:
+        _finish_root(session, plan, vm)
+    else:
+        image = images.cached(session, plan, headers)
+        name = tags.image_name(plan.image.id)
+        ref = disks.adopt(session, name, image.storage, plan.root_claim, not_these=[image.uuid])
+        disk = disks.read(session, ref or _clone_of_image(session, plan, image, headers))
         if disk is None:
             raise Temporary("a disk of the build has gone meanwhile; looking again")
-        _attach_new_root(session, plan, vm.ref, disk, journal)
-    else:
-        _finish_root(session, plan, vm)
+        _give_root(session, plan, vm.ref, disk.ref, disk.size, journal)
     add_interfaces(session, plan, vm)
     return Prepared(vm_uuid=vm.uuid)
 
 
-def _of_plan(session: Session, plan: BuildPlan) -> list[Vm | None]:
-    return [vm for vm in vms.current(session, plan.server, plan.attempt) if vm.serial == plan.serial]
-
-
-def _clone_of_image(
-    session: Session, plan: BuildPlan, image: images.CachedImage, headers: Mapping[str, str]
-) -> disks.Disk:
+def _clone_of_image(session: Session, plan: BuildPlan, image: images.CachedImage, headers: Mapping[str, str]) -> str:
     try:
-        ref = disks.clone(session, image.ref, plan.root_claim)
+        return disks.clone(session, image.ref, plan.root_claim)
     except XenFailure as failure:
         if failure.code != "HANDLE_INVALID":
             raise
-        images.forget(session, plan)  # what we remembered of the cache has been cleared away
-        image = images.cached(session, plan, headers)
-        ref = disks.clone(session, image.ref, plan.root_claim)
-    return disks.Disk(ref=ref, record={"virtual_size": image.size})
+    images.forget(session, plan)  # what we remembered of the cache has been cleared away
+    return disks.clone(session, images.cached(session, plan, headers).ref, plan.root_claim)
 
 
-def _attach_new_root(session: Session, plan: BuildPlan, vm: str, disk: disks.Disk, journal: Journal) -> None:
-    disks.grow(session, disk.ref, disk.size, plan.root_bytes)
+def _give_root(session: Session, plan: BuildPlan, vm: str, disk: str, size: int, journal: Journal) -> None:
+    """Grow a claimed disk of `size` bytes to the plan's, attach it, name it."""
+    disks.grow(session, disk, size, plan.root_bytes)
     journal.check()
-    disks.attach_root(session, vm, disk.ref)
-    disks.rename(session, disk.ref, plan.server)
+    disks.attach_root(session, vm, disk)
+    disks.rename(session, disk, plan.server)
 
 
 def _finish_root(session: Session, plan: BuildPlan, vm: Vm) -> None:

@@ -11,7 +11,7 @@ from xenapi_host.driver import disks, vms
 from xenapi_host.driver.errors import telling
 from xenapi_host.driver.power import power_off
 from xenapi_host.driver.vms import Vm
-from xenapi_host.session import Session
+from xenapi_host.session import Session, XenFailure
 
 
 @telling("delete the server")
@@ -72,6 +72,11 @@ def _sweep_clones(session: Session, vm: Vm) -> None:
     if not storage or not image:
         return
     cache = tags.image_uuids(storage, image, 1)
-    at = session.handle("SR", storage)
+    try:
+        at = session.handle("SR", storage)
+    except XenFailure as failure:
+        if failure.code == "UUID_INVALID":
+            return  # the SR is gone, and its disks with it
+        raise
     while ref := disks.adopt(session, tags.image_name(image), at, vm.claim, not_these=cache):
         disks.destroy_ref(session, ref)
