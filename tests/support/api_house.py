@@ -180,11 +180,11 @@ FLAVORS = (
 
 
 @contextmanager
-def an_api_house(folder: Path, **settings: Any) -> Iterator[ApiHouse]:
-    """A front door with three flavors and no images yet."""
+def an_api_house(folder: Path, *, url: str = "", **settings: Any) -> Iterator[ApiHouse]:
+    """A front door with three flavors and no images yet. `url`: its database, else a file in the folder."""
     clock = MovingClock()
     ids = Ids(clock, os.urandom)
-    store = SqlStore(f"sqlite:///{folder}/east.db", ROWS)
+    store = SqlStore(url or f"sqlite:///{folder}/east.db", ROWS)
     try:
         store.create_all()
         with store.unit() as unit:
