@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from xenapi_host.simulator.database import Database, Row
-from xenapi_host.simulator.engine import CHAINLESS, Engine
+from xenapi_host.simulator.engine import CHAINLESS, Engine, at_once
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.storage import BLOCK, Disk, NoRoom, Storage
 
@@ -86,6 +86,11 @@ def depth(storage: Storage, sr: str, uuid: str) -> int:
 def branch(engine: Engine, vdi: Row, *, snapshot: bool) -> Row:
     """VDI.snapshot and VDI.clone: a second leaf that starts with the same content."""
     sr = engine.db.get("SR", vdi["SR"])
+    with engine.exclusive("SR", sr.ref):
+        return _branch(engine, sr, engine.db.get("VDI", vdi.ref), snapshot=snapshot)
+
+
+def _branch(engine: Engine, sr: Row, vdi: Row, *, snapshot: bool) -> Row:
     uuid = engine.new_uuid()
     if has_chains(sr):
         parent = _freeze(engine, sr, vdi, uuid)
@@ -159,6 +164,12 @@ def introduce(engine: Engine, sr: Row, disk: Disk) -> Row:
 def remove(engine: Engine, vdi: Row) -> None:
     """Delete a disk's file and object; snapshots of it forget nothing but are no longer listed."""
     sr = engine.db.get("SR", vdi["SR"])
+    with engine.exclusive("SR", sr.ref):
+        engine.db.get("VDI", vdi.ref)
+        _remove(engine, sr, vdi)
+
+
+def _remove(engine: Engine, sr: Row, vdi: Row) -> None:
     with suppress(KeyError):  # a file taken away behind our back: the object goes all the same, as XAPI's does
         engine.storage_of(sr).delete(sr["uuid"], vdi["uuid"])
     for vbd in list(vdi["VBDs"]):
@@ -196,10 +207,26 @@ def _refresh(db: Database, row: Row, disk: Disk) -> None:
 
 
 def collect(engine: Engine, sr: Row) -> None:
-    """The collector: one pass after another until a pass finds nothing to merge."""
+    """The collector: one pass after another until a pass finds nothing to merge. Lets the lock go while it copies."""
     with engine.exclusive("SR", sr.ref):
-        while _collect_once(engine, sr):
+        while sr.ref in engine.db.rows and plugged(engine.db, sr) and _collect_once(engine, sr):
             pass
+
+
+def collect_soon(engine: Engine, sr: Row) -> None:
+    """Kick the collector, as XAPI does after a disk was destroyed: in the background, or now for light hosts."""
+    if not has_chains(sr):
+        return
+    if engine.spawn is at_once:
+        collect(engine, sr)
+        return
+
+    def work() -> None:
+        with engine.lock:
+            collect(engine, sr)
+            engine.after_call()
+
+    engine.spawn(work)
 
 
 def _collect_once(engine: Engine, sr: Row) -> bool:
@@ -236,7 +263,8 @@ def _may_merge(engine: Engine, sr: Row, child: Disk) -> bool:
 def _merge(engine: Engine, sr: Row, parent: Disk, child: Disk, grandchildren: list[Disk]) -> None:
     """The child's blocks go down into its parent, which then stands in the child's place."""
     storage, folder = engine.storage, sr["uuid"]
-    storage.coalesce(folder, child.uuid)
+    with engine.unlocked():
+        storage.coalesce(folder, child.uuid)
     storage.resize(folder, parent.uuid, max(child.virtual_size, parent.virtual_size))
     if child.hidden:
         for grandchild in grandchildren:

@@ -68,15 +68,16 @@ def construct(known: Class, given: Value) -> dict[str, Value]:
     return values
 
 
-def behaviour(class_name: str, message: Message) -> Behaviour:
-    name = message.name
+def from_model(class_name: str, message: Message) -> Behaviour | None:
+    """The behaviour that follows from the model; None where it takes one written by hand."""
     known = model().classes[class_name]
-    made = _lookup(class_name, name) or _accessor(class_name, known, name)
-    if made is not None:
-        return made
-    if class_name in PLAIN and name in ("create", "destroy"):
-        return _plain(class_name, known, name)
-    return _absent(class_name, message)
+    if class_name in PLAIN and message.name in ("create", "destroy"):
+        return _plain(class_name, known, message.name)
+    return _lookup(class_name, message.name) or _accessor(class_name, known, message)
+
+
+def behaviour(class_name: str, message: Message) -> Behaviour:
+    return from_model(class_name, message) or _absent(class_name, message)
 
 
 def _lookup(class_name: str, name: str) -> Behaviour | None:
@@ -117,10 +118,10 @@ def _lookup(class_name: str, name: str) -> Behaviour | None:
     return lookups.get(name)
 
 
-def _accessor(class_name: str, known: Class, name: str) -> Behaviour | None:
-    for prefix, make in _ACCESSORS.items():
-        field = known.fields.get(name.removeprefix(prefix))
-        if name.startswith(prefix) and field is not None:
+def _accessor(class_name: str, known: Class, message: Message) -> Behaviour | None:
+    for prefix, (parameters, make) in _ACCESSORS.items():
+        field = known.fields.get(message.name.removeprefix(prefix))
+        if message.name.startswith(prefix) and field is not None and len(message.parameters) == parameters:
             return make(class_name, field.name)
     return None
 
@@ -187,13 +188,14 @@ def _set_remover(class_name: str, field: str) -> Behaviour:
     return remove
 
 
-_ACCESSORS: dict[str, Callable[[str, str], Behaviour]] = {
-    "get_": _getter,
-    "set_": _setter,
-    "add_to_": _map_adder,
-    "remove_from_": _map_remover,
-    "add_": _set_adder,
-    "remove_": _set_remover,
+# Prefix -> how many parameters such a message has (a method of its own may have others), and what it does.
+_ACCESSORS: dict[str, tuple[int, Callable[[str, str], Behaviour]]] = {
+    "get_": (1, _getter),
+    "set_": (2, _setter),
+    "add_to_": (3, _map_adder),
+    "remove_from_": (2, _map_remover),
+    "add_": (2, _set_adder),
+    "remove_": (2, _set_remover),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 from xenapi_host.simulator import chains
@@ -72,10 +73,11 @@ def create(call: Call, given: Any) -> str:
 @method("VDI.destroy")
 def destroy(call: Call, ref: str) -> str:
     vdi = call.row("VDI", ref)
-    sr_of(call, vdi)
+    sr = sr_of(call, vdi)
     refuse_in_use(call, vdi, "destroy")
     call.shares_lock()
     chains.remove(call.engine, vdi)
+    chains.collect_soon(call.engine, sr)
     return ""
 
 
@@ -108,8 +110,10 @@ def resize(call: Call, ref: str, size: str) -> str:
             raise chains.invalid_size("shrinking not allowed")
         wanted = chains.rounded(wanted)
     call.shares_lock()
-    call.engine.storage_of(sr).resize(sr["uuid"], vdi["uuid"], wanted)
-    call.db.set(vdi, "virtual_size", str(wanted))
+    with call.engine.exclusive("SR", sr.ref):
+        call.row("VDI", ref)
+        call.engine.storage_of(sr).resize(sr["uuid"], vdi["uuid"], wanted)
+        call.db.set(vdi, "virtual_size", str(wanted))
     return ""
 
 
@@ -127,15 +131,22 @@ def copied(call: Call, vdi: Row, sr: Row) -> Row:
     engine = call.engine
     uuid = engine.new_uuid()
     source = call.row("SR", vdi["SR"])
-    operation = {**vdi["current_operations"], call.task: "copy"}
-    call.db.set(vdi, "current_operations", operation)
-    try:
-        with engine.unlocked():
-            _copy_bytes(engine, source, vdi["uuid"], sr, uuid, vdi.number("virtual_size"))
-    except NoRoom as refused:
-        raise chains.no_room(refused) from refused
-    finally:
-        call.db.set(vdi, "current_operations", {})
+    with ExitStack() as held:
+        for ref in sorted({source.ref, sr.ref}):  # always in this order, so that two copies cannot wait for each other
+            held.enter_context(engine.exclusive("SR", ref))
+        call.row("VDI", vdi.ref)
+        call.db.set(vdi, "current_operations", {**vdi["current_operations"], call.task: "copy"})
+        try:
+            with engine.unlocked():
+                _copy_bytes(engine, source, vdi["uuid"], sr, uuid, vdi.number("virtual_size"))
+        except NoRoom as refused:
+            raise chains.no_room(refused) from refused
+        finally:
+            call.db.set(vdi, "current_operations", {})
+        return _copy_row(call, vdi, sr, uuid)
+
+
+def _copy_row(call: Call, vdi: Row, sr: Row, uuid: str) -> Row:
     kept = (
         "name_label",
         "name_description",
@@ -208,7 +219,7 @@ def introduce(
         raise Failure("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={at} not found]", "") from None
     known = call.db.by_uuid("VDI", uuid or at)
     if known is not None:
-        raise Failure("SR_BACKEND_FAILURE_49", "", "The VDI already exists", "")
+        raise Failure("LOCATION_NOT_UNIQUE", sr.ref, at)
     return call.db.create(
         "VDI",
         {

@@ -192,6 +192,7 @@ def _measure(engine: Engine, vm: Row, *, start_time: Any) -> None:
     if metrics is None:
         return
     on = start_time is not None
+    engine.db.touch(metrics)  # measured anew, even where nothing has changed
     engine.db.update(
         metrics,
         {

@@ -81,7 +81,7 @@ class HostShape:
     cpus: int = 8
     disk_bytes: int = 200 * GIB
     sr_type: str = "ext"  # "nfs": one repository shared by the pool
-    cpu_objects: bool = True  # host_cpu rows, which a light fleet does without
+    cpu_objects: bool = True  # CPUs and dom0 consoles, which a light fleet does without
 
 
 def demo_pool(
@@ -147,7 +147,7 @@ def add_host(engine: Engine, name: str, address: str, shape: HostShape) -> Row:
             "memory_overhead": "0",
         },
     )
-    _control_domain(engine, host)
+    _control_domain(engine, host, consoles=shape.cpu_objects)
     for number in range(shape.cpus if shape.cpu_objects else 0):
         db.create("host_cpu", {"host": host.ref, "number": str(number), **_CPU})
     return host
@@ -183,7 +183,7 @@ def cpu_info(cpus: int) -> dict[str, str]:
     }
 
 
-def _control_domain(engine: Engine, host: Row) -> None:
+def _control_domain(engine: Engine, host: Row, *, consoles: bool) -> None:
     memory = str(DOM0_MIB * MIB)
     vm = engine.db.create(
         "VM",
@@ -216,6 +216,8 @@ def _control_domain(engine: Engine, host: Row) -> None:
     metrics = {"memory_actual": memory, "VCPUs_number": "2", "current_domain_type": "pv"}
     engine.db.set(vm, "metrics", engine.db.create("VM_metrics", metrics).ref)
     engine.db.set(host, "control_domain", vm.ref)
+    if not consoles:
+        return
     for protocol in ("rfb", "vt100"):
         ref = engine.new_ref()
         location = f"https://{host['address']}/console?ref={ref}"
