@@ -136,6 +136,8 @@ class Node:
         self.bell = bell
         self.counts: dict[str, int] = defaultdict(int)
         self.trace: Callable[[str, Received, Decision], None] | None = None
+        # Told, after the commit, the ids of our records that their destinations have acknowledged.
+        self.acknowledged: Callable[[Sequence[bytes]], None] | None = None
         self._broker = broker
         self._clock = clock
         self._new_id = new_id
@@ -546,6 +548,8 @@ class Node:
     def _after(self, batch: _Batch, now: Instant) -> None:
         for id in batch.done:
             self._unsent.pop(id, None)
+        if batch.done and self.acknowledged is not None:
+            self.acknowledged(batch.done)
         for record, data in batch.send:
             if record.kind.acknowledged:
                 self._remember(record.id, data, record.destination, record.deadline, now)
