@@ -1,0 +1,1 @@
+"""What the programs share: a tree of cells in two shapes, loads, calibration, and how figures are told."""
