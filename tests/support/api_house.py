@@ -2,7 +2,6 @@
 moves, and a stand-in for the daemon. The stand-in carries out each wish at once, as a willing leaf would."""
 
 import itertools
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from cells.model import Flavor, InstanceState, PowerState, VmState
 from cells.names import SECOND, Ids
 from cells.rows import WakeRow
 from cells.store.sql import SqlStore
+from tests.support.requests import ask
 
 START = 1_790_000_000 * SECOND
 
@@ -104,11 +104,13 @@ class WillingDaemon:
                 return replace(row, resize_to=None, state=state)
             case "server.snapshot":
                 assert isinstance(command, SnapshotServer)
-                self._images.fill(command.image.id, _Bytes(b"a snapshot"))
+                self._images.fill(command.image.id, Bytes(b"a snapshot"))
         return replace(row, state=state)
 
 
-class _Bytes:
+class Bytes:
+    """Some bytes to be read once, as an upload's body."""
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 
@@ -127,30 +129,14 @@ class ApiHouse:
     daemon: WillingDaemon
     pokes: list[int]
 
-    def ask(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        version: str = "",
-        headers: dict[str, str] | None = None,
-        raw: bytes | None = None,
-    ) -> falcon.testing.Result:
-        """One request; `body` is sent as JSON unless `raw` is given."""
-        sent = dict(headers or {})
-        if version:
-            sent["OpenStack-API-Version"] = f"compute {version}"
-        if body is not None:
-            sent.setdefault("Content-Type", "application/json")
-            raw = json.dumps(body).encode()
-        return falcon.testing.TestClient(self.app).simulate_request(method, path, body=raw, headers=sent)
+    def ask(self, method: str, path: str, body: Any = None, **more: Any) -> falcon.testing.Result:
+        return ask(self.app, method, path, body, **more)
 
     def an_image(self, name: str = "demo", **more: Any) -> str:
         """An active image's id."""
         more = {"owner": "local", "disk_format": "vhd", "container_format": "ovf", "visibility": "public", **more}
         image = self.images.create(name=name, **more)
-        self.images.fill(image, _Bytes(b"bytes of " + name.encode()))
+        self.images.fill(image, Bytes(b"bytes of " + name.encode()))
         return image
 
     def a_server(self, name: str = "web", *, step: bool = True, **fields: Any) -> str:
