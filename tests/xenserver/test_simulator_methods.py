@@ -14,12 +14,8 @@ from xenapi_host.simulator.methods import kind_of, listing
 from xenapi_host.simulator.model import model
 
 DANGLING = "OpaqueRef:deaddead-0000-4000-8000-000000000001"
-OTHERS_BREAK_IT = {
-    "event.next",
-    "event.from",
-    "session.logout",
-    "session.local_logout",
-}  # they wait, or end the session
+# They wait, or end the session.
+OTHERS_BREAK_IT = {"event.next", "event.from", "session.logout", "session.local_logout"}
 
 
 def a_value(kind):

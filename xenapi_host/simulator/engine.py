@@ -77,7 +77,7 @@ class Engine:
         self.url = "http://127.0.0.1"
         self.address_of: dict[str, str] = {}
         self.after_call: Callable[[], None] = lambda: None
-        self._waiting = 0
+        self.waiting = 0
         self._second = -1
         self._stamp = DateTime("19700101T00:00:00Z")
 
@@ -123,9 +123,9 @@ class Engine:
         """One at a time for this object, though the lock may be let go inside: one worker per SR."""
         key = (class_name, ref)
         while key in self.busy:
-            self._waiting += 1
+            self.waiting += 1
             self.wakeup.wait()
-            self._waiting -= 1
+            self.waiting -= 1
         self.busy.add(key)
         try:
             yield
@@ -134,14 +134,14 @@ class Engine:
             self._announce()
 
     def wait_for_change(self, seconds: float) -> None:
-        self._waiting += 1
+        self.waiting += 1
         try:
             self.wakeup.wait(seconds)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _announce(self) -> None:
-        if self._waiting:
+        if self.waiting:
             self.wakeup.notify_all()
 
     # -- the one door --

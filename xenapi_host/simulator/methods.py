@@ -34,13 +34,8 @@ def listing() -> str:
             kinds.setdefault(kind_of(class_name, message), []).append(message.name)
         if not kinds:
             continue
-        counted = f"{len(kinds.get('model', []))} from the model"
-        lines += [
-            "",
-            f"## {class_name}",
-            "",
-            counted + (f", {len(kinds['removed'])} removed" if "removed" in kinds else ""),
-        ]
+        removed = f", {len(kinds['removed'])} removed" if "removed" in kinds else ""
+        lines += ["", f"## {class_name}", "", f"{len(kinds.get('model', []))} from the model{removed}"]
         for title in ("behaviour", "absent"):
             if title in kinds:
                 lines += ["", f"{title.capitalize()}: {', '.join(sorted(kinds[title]))}"]

@@ -1,0 +1,73 @@
+"""`python -m xenapi_host.simulator` as a program: starts, answers, ends on SIGTERM, loses nothing on SIGKILL."""
+
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+import XenAPI
+
+from tests.xenserver.simulated import a_vm
+
+
+@contextmanager
+def running(folder, *arguments):
+    command = [sys.executable, "-m", "xenapi_host.simulator", "--port", "0", "--data", str(folder), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait(30)
+        process.stdout.close()
+
+
+@contextmanager
+def session_on(url, user="root", password="xen"):
+    session = XenAPI.Session(url)
+    session.login_with_password(user, password, "2.21", "test")
+    try:
+        yield session
+    finally:
+        session("close")()
+
+
+def test_command_serves_a_pool_and_ends_on_sigterm(tmp_path):
+    options = ("--hosts", "3", "--user", "admin", "--password", "secret", "--ram-mib", "4096", "--sr", "nfs")
+    with running(tmp_path, *options) as (process, url):
+        with session_on(url, "admin", "secret") as session:
+            assert len(session.xenapi.host.get_all()) == 3
+            assert [sr["shared"] for sr in session.xenapi.SR.get_all_records().values()] == [True]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_slaves_listen_and_send_callers_to_the_master(tmp_path):
+    with running(tmp_path, "--hosts", "2") as (_, url):
+        parts = urlsplit(url)
+        slave = XenAPI.Session(f"http://127.0.0.2:{parts.port}")
+        with pytest.raises(XenAPI.Failure) as refused:
+            slave.login_with_password("root", "xen", "2.21", "test")
+        assert refused.value.details == ["HOST_IS_SLAVE", "127.0.0.1"]
+        slave("close")()
+
+
+def test_a_killed_simulator_comes_back_with_everything_it_had_answered_for(tmp_path):
+    with running(tmp_path) as (process, url), session_on(url) as session:
+        vm = session.xenapi.VM.create(a_vm(name_label="kept"))
+        session.xenapi.VM.start(vm, False, False)
+        process.kill()
+        process.wait(30)
+    with running(tmp_path) as (_, url), session_on(url) as session:
+        assert session.xenapi.VM.get_by_name_label("kept") == [vm]
+        assert session.xenapi.VM.get_power_state(vm) == "Running"
+
+
+def test_a_taken_port_is_told_with_a_remedy(tmp_path):
+    with running(tmp_path / "one") as (_, url):
+        command = [sys.executable, "-m", "xenapi_host.simulator", "--port", str(urlsplit(url).port)]
+        ended = subprocess.run([*command, "--data", str(tmp_path / "two")], capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 1
+        assert "choose another --port" in ended.stderr
