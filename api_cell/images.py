@@ -48,6 +48,20 @@ class Image:
     properties: dict[str, str] = field(default_factory=dict)
 
 
+# What Glance calls a field -> what it is called here; everything else a client names is a property.
+FIELDS = {
+    "name": "name",
+    "visibility": "visibility",
+    "disk_format": "disk_format",
+    "container_format": "container_format",
+    "min_disk": "min_disk",
+    "min_ram": "min_ram",
+    "protected": "protected",
+    "os_hidden": "hidden",
+    "tags": "tags",
+}
+
+
 class Images(Protocol):
     """Who holds the images: a folder served by ourselves, or Glance. Each may block. Raises Temporary when
     it cannot be reached, NotFound where an image is asked for that is not there."""
@@ -80,6 +94,22 @@ class Images(Protocol):
 def visible(image: Image, project: str, *, admin: bool = False) -> bool:
     """Whether a project sees an image."""
     return admin or image.owner == project or image.visibility in ("public", "community")
+
+
+def ref_to(image: Image, url: str) -> ImageRef:
+    """The image as a leaf needs it, served at this endpoint."""
+    return ImageRef(
+        id=image.id,
+        name=image.name,
+        url=url,
+        checksum=image.checksum,
+        disk_format=image.disk_format or "vhd",
+        container_format=image.container_format or "ovf",
+        size=image.size or 0,
+        min_disk_gib=image.min_disk,
+        min_ram_mib=image.min_ram,
+        properties=image.properties,
+    )
 
 
 class FolderImages:
@@ -141,19 +171,7 @@ class FolderImages:
         return image.id
 
     def ref(self, image_id: str) -> ImageRef:
-        image = self.need(image_id)
-        return ImageRef(
-            id=image.id,
-            name=image.name,
-            url=self.url,
-            checksum=image.checksum,
-            disk_format=image.disk_format or "vhd",
-            container_format=image.container_format or "ovf",
-            size=image.size or 0,
-            min_disk_gib=image.min_disk,
-            min_ram_mib=image.min_ram,
-            properties=image.properties,
-        )
+        return ref_to(self.need(image_id), self.url)
 
     def delete(self, image_id: str) -> None:
         if not _plain(image_id):

@@ -9,22 +9,10 @@ from api_cell.http.call import Answer, Call
 from api_cell.http.paging import page_size
 from api_cell.http.schemas import CREATE_IMAGE_RECORD
 from api_cell.http.signing import Purpose
-from api_cell.images import FolderImages, Image, visible
+from api_cell.images import FIELDS, FolderImages, Image, visible
 
 PATCH_MEDIA = tuple(f"application/openstack-images-v2.{n}-json-patch" for n in (0, 1))
 
-# What a client names -> the field it is; everything else a client names is a property.
-_FIELDS = {
-    "name": "name",
-    "visibility": "visibility",
-    "disk_format": "disk_format",
-    "container_format": "container_format",
-    "min_disk": "min_disk",
-    "min_ram": "min_ram",
-    "protected": "protected",
-    "os_hidden": "hidden",
-    "tags": "tags",
-}
 _EMPTY = {"name": "", "disk_format": "", "container_format": ""}
 _READ_ONLY = frozenset(
     {
@@ -147,8 +135,8 @@ def _split(call: Call, body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
     fields: dict[str, Any] = {}
     properties: dict[str, str] = {}
     for key, value in body.items():
-        if key in _FIELDS:
-            fields[_FIELDS[key]] = _EMPTY.get(key, value) if value is None else value
+        if key in FIELDS:
+            fields[FIELDS[key]] = _EMPTY.get(key, value) if value is None else value
         elif key in _READ_ONLY:
             if key not in ("id", "owner"):
                 raise Forbidden(f"Attribute '{key}' is read-only.")
@@ -170,7 +158,7 @@ def update(call: Call) -> Answer:
         if key in _READ_ONLY:
             raise Forbidden(f"Attribute '{key[:80]}' is read-only.")
         if change["op"] == "remove":
-            if key in _FIELDS:
+            if key in FIELDS:
                 raise Forbidden(f"Property {key} may not be removed.")
             if key not in properties:
                 raise NotAllowedNow(f"Property {key[:80]} does not exist.")
@@ -178,7 +166,7 @@ def update(call: Call) -> Answer:
             continue
         if "value" not in change:
             raise Invalid(f"{change['op']} of {key[:80]} has no value")
-        if change["op"] == "replace" and key not in _FIELDS and key not in properties:
+        if change["op"] == "replace" and key not in FIELDS and key not in properties:
             raise NotAllowedNow(f"Property {key[:80]} does not exist; use op add")
         asked[key] = change["value"]
     # The patched record must be as valid as a new one.
