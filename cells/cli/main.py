@@ -1,0 +1,53 @@
+"""The `celltree` command: finds commands by entry point (group celltree.commands), so that roles and hands bring their
+own and nothing here imports them. What goes wrong on purpose is one line with its remedy, and exit status 1; a bad
+command line is 2.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cliff.app import App
+from cliff.command import Command
+from cliff.commandmanager import CommandManager
+
+from cells.errors import CelltreeError
+
+COMMANDS = "celltree.commands"
+
+
+class Celltree(App):
+    """The application around every command."""
+
+    NAME = "celltree"
+    LOG = logging.getLogger("celltree.cli")
+
+    def __init__(self) -> None:
+        super().__init__(
+            description="Hierarchical compute cells for XenServer and XCP-ng fleets.",
+            version=version("celltree"),
+            command_manager=CommandManager(COMMANDS),
+            deferred_help=True,
+        )
+
+    def configure_logging(self) -> None:
+        """Errors and warnings to stderr; -v shows more. (cliff would show every library's INFO.)"""
+        level = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO}.get(self.options.verbose_level, logging.DEBUG)
+        console = logging.StreamHandler(self.stderr)
+        console.setFormatter(logging.Formatter("celltree: %(message)s"))
+        root = logging.getLogger()
+        root.handlers[:] = [console]
+        root.setLevel(level)
+        logging.getLogger("celltree").setLevel(level)
+
+    def clean_up(self, cmd: Command, result: int, err: BaseException | None) -> None:
+        """An error that nobody raised on purpose is a bug of ours: say so, with its type."""
+        if isinstance(err, Exception) and not isinstance(err, CelltreeError | OSError):
+            self.LOG.error("that was an unexpected %s; --debug shows where it came from", type(err).__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return Celltree().run(words or ["help"])

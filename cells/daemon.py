@@ -1,0 +1,88 @@
+"""One daemon of one cell, from start to SIGTERM: `celltree run`. A house of one cell, whose loop has the main thread.
+
+It waits for a database that is away when it starts, because after a power cut nobody knows which comes up first; a
+schema that does not fit is told at once, because waiting does not help there.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from cells.config import CellConfig
+from cells.errors import Temporary
+from cells.house import Cell, House
+from cells.store import schema
+
+log = logging.getLogger("celltree.daemon")
+
+RETRY_SECONDS = 1.0
+DRAIN_SECONDS = 60.0
+EXIT_NOT_DRAINED = 3
+
+
+def run(config: CellConfig, *, drain_seconds: float = DRAIN_SECONDS) -> int:
+    """Serve until told to stop; gives the exit status. Jobs under way at SIGTERM have `drain_seconds` to reach their
+    end; what is left then is taken up from its journal by whichever daemon comes next."""
+    stopping = threading.Event()
+    cell: Cell | None = None
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        if cell is not None:
+            cell.node.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    cell = _open(config, stopping)
+    if cell is None:
+        return 0
+    log.info("%s: running as daemon %s", config.cell, config.daemon)
+    if stopping.is_set():
+        cell.node.stop()
+    watch = threading.Thread(target=_end_in_time, args=(stopping, config, drain_seconds), daemon=True)
+    watch.start()
+    cell.node.run()
+    if cell.front is not None:
+        cell.front.stop()
+    cell.store.close()
+    log.info("%s: ended", config.cell)
+    return 0
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Lines with time, level and logger to stderr; the node puts cell, request and server into each."""
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("celltree").setLevel(level)
+
+
+def _open(config: CellConfig, stopping: threading.Event) -> Cell | None:
+    told = ""
+    while not stopping.is_set():
+        try:
+            schema.check(config.database, config.role, config.cell)
+        except Temporary as error:
+            if str(error) != told:
+                told = str(error)
+                log.warning("%s: cannot start yet: %s", config.cell, told)
+            stopping.wait(RETRY_SECONDS)
+        else:
+            return House().open(config)
+    return None
+
+
+def _end_in_time(stopping: threading.Event, config: CellConfig, seconds: float) -> None:
+    stopping.wait()
+    log.info("%s: stopping; jobs under way have %.0f s to end", config.cell, seconds)
+    time.sleep(seconds)
+    log.warning("%s: jobs are still under way after %.0f s; the next daemon takes them up", config.cell, seconds)
+    logging.shutdown()
+    os._exit(EXIT_NOT_DRAINED)

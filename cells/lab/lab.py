@@ -1,0 +1,365 @@
+"""The production shape on one machine, for `celltree lab`: a daemon process per cell, private RabbitMQ and MariaDB, a
+simulated XenServer process per pool, REST at each API cell; all on loopback, all in one folder.
+
+The folder is a tree folder, so the operator's commands work on it; beside the cells it holds lab.json (the plan) and
+the servers' and processes' own folders. Any process that knows the folder can look, kill, start and end.
+"""
+
+import http.client
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cells import codec
+from cells.errors import BadInput, Permanent
+from cells.house import system_clock
+from cells.lab import processes
+from cells.lab.daemons import Daemon
+from cells.lab.mariadb import MariaServer
+from cells.lab.plan import HTTP_BASIC, NODES, USER, LabPlan, load_plan, save_plan
+from cells.lab.ports import LOOPBACK, is_free
+from cells.lab.rabbitmq import Grant, RabbitNode
+from cells.model import CellRecord
+from cells.names import SECOND, CellName, Ids
+from cells.parts import part
+from cells.registering import NewCell, PoolAccess, Registrar, open_store
+from cells.rows import RosterRow
+from cells.topology_file import API, CellPlan, TopologyFile
+from cells.tree_folder import TreeFolder
+
+READY_SECONDS = 120.0
+WRITE_ONLY = {"configure": "^$", "write": r"^celltree\.inbox$", "read": "^$"}
+Say = Callable[[str], None]
+
+
+class Server(Protocol):
+    """A server or process of the lab."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def kill9(self) -> None: ...
+
+    @property
+    def pid(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartSeen:
+    """One part of the lab, as `celltree lab status` shows it. `what` is the word that kill and start take."""
+
+    what: str
+    kind: str
+    pid: int | None
+    at: str
+
+
+class Lab:
+    """The lab that lives in `folder`. Opening it starts nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self._file = self.folder / "lab.json"
+        if not self._file.exists():
+            raise BadInput(f"there is no lab in {folder}; make one with celltree lab up")
+        self.plan = load_plan(self._file)
+
+    @classmethod
+    def create(cls, folder: Path, plan: LabPlan) -> "Lab":
+        """Write a new lab's plan and its root key. Starts nothing."""
+        if (folder / "lab.json").exists():
+            raise BadInput(f"{folder} holds a lab already; celltree lab down --remove ends it for good")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        TreeFolder.create(folder, os.urandom)
+        save_plan(plan, folder / "lab.json")
+        return cls(folder)
+
+    # --- its parts ---
+
+    @property
+    def topology(self) -> TopologyFile:
+        return self.plan.topology
+
+    @property
+    def tree(self) -> TreeFolder:
+        return TreeFolder(self.folder)
+
+    @property
+    def database(self) -> MariaServer:
+        return MariaServer(self.folder / "mariadb")
+
+    def broker(self, cell: CellName = "") -> RabbitNode:
+        """The RabbitMQ node that has a cell's inbox."""
+        if self.plan.brokers != NODES:
+            return RabbitNode(self.folder / "rabbitmq", name="lab")
+        if cell not in self.topology.names:
+            raise BadInput(f"each cell has a broker of its own here: broker:CELL, with one of {self._cells_text()}")
+        return RabbitNode(self.folder / f"rabbitmq-{cell}", name=cell)
+
+    def daemon(self, cell: CellName) -> Daemon:
+        return Daemon(self.folder / "run", cell, ("run", "--config", self.tree.config_file(cell)))
+
+    def xenserver(self, pool: str) -> Daemon:
+        """The process that simulates a pool."""
+        shape = next((each for cell in self.topology.leaves for each in cell.pools if each.name == pool), None)
+        if shape is None:
+            raise BadInput(f"there is no pool {pool!r}; there are: {', '.join(self.plan.pool_ports)}")
+        words = {
+            "--port": self.plan.pool_ports[pool],
+            "--hosts": shape.hosts,
+            "--name": pool,
+            "--ram-mib": shape.ram_mib,
+            "--cpus": shape.cpus,
+            "--disk-gib": shape.disk_gib,
+            "--sr": shape.sr,
+            "--data": self.folder / "xenserver" / pool,
+            "--password": self.plan.password("xenserver", pool),
+        }
+        arguments = ["xenserver", *(str(word) for pair in words.items() for word in pair)]
+        return Daemon(self.folder / "run", f"xenserver-{pool}", arguments)
+
+    def part(self, what: str) -> Server:
+        """A part by the word of kill and start: CELL, broker[:CELL], database, xenserver:POOL."""
+        kind, _, name = what.partition(":")
+        if kind == "broker":
+            return self.broker(name)
+        if what == "database":
+            return self.database
+        if kind == "xenserver":
+            return self.xenserver(name)
+        if what not in self.topology.names:
+            raise BadInput(
+                f"{what!r} is no part of this lab; name a cell ({self._cells_text()}), broker[:CELL], database or "
+                "xenserver:POOL"
+            )
+        return self.daemon(what)
+
+    def _brokers(self) -> dict[str, RabbitNode]:
+        if self.plan.brokers != NODES:
+            return {"broker": self.broker()}
+        return {f"broker:{name}": self.broker(name) for name in self.topology.names}
+
+    def _pools(self) -> Iterator[str]:
+        return (pool.name for cell in self.topology.leaves for pool in cell.pools)
+
+    def _cells_text(self) -> str:
+        return ", ".join(self.topology.names)
+
+    # --- what an operator does ---
+
+    def up(self, say: Say) -> None:
+        """Start everything that does not run, register the cells that are not, and wait until every leaf's capacity
+        shows at every API cell."""
+        self._start_servers(say)
+        known = set(self.tree.names())
+        for cell in self.topology.cells:
+            if cell.name not in known:
+                say(f"registering {cell.name}")
+                self._register(cell)
+        for cell in self.topology.cells:
+            self.daemon(cell.name).start()
+        say(f"{len(self.topology.cells)} daemons started")
+        self.wait_ready(say)
+
+    def add(self, cell: CellPlan, say: Say) -> None:
+        """Add a cell to the running lab: broker, schema, pools, registration, daemon. Nothing else restarts."""
+        self.plan = self.plan.with_cell(self.folder, cell)
+        save_plan(self.plan, self._file)
+        planned = self.topology[cell.name]
+        self._start_servers(say)
+        if cell.name not in self.tree.names():
+            self._register(planned)
+        self.daemon(cell.name).start()
+        say(f"{cell.name} added")
+
+    def status(self) -> list[PartSeen]:
+        """Every part, running or not."""
+        seen = [
+            PartSeen(what=what, kind="rabbitmq", pid=node.pid, at=f"{LOOPBACK}:{node.amqp_port}")
+            for what, node in self._brokers().items()
+        ]
+        server = self.database
+        seen.append(PartSeen(what="database", kind="mariadb", pid=server.pid, at=f"{LOOPBACK}:{server.port}"))
+        for pool in self._pools():
+            port = self.plan.pool_ports[pool]
+            pid = self.xenserver(pool).pid
+            seen.append(PartSeen(what=f"xenserver:{pool}", kind="xenserver", pid=pid, at=f"http://{LOOPBACK}:{port}"))
+        for cell in self.topology.cells:
+            at = f"{self.plan.endpoint(cell.name)}/v2.1" if cell.role == API else ""
+            seen.append(PartSeen(what=cell.name, kind=f"{cell.role} cell", pid=self.daemon(cell.name).pid, at=at))
+        return seen
+
+    def log(self, what: str) -> Path:
+        """The log of a cell's daemon or of a simulated pool."""
+        found = self.part(what)
+        if not isinstance(found, Daemon):
+            raise BadInput(f"the logs of {what} are in {self.folder}; name a cell or xenserver:POOL")
+        return found.log
+
+    def kill(self, what: str) -> None:
+        """SIGKILL."""
+        self.part(what).kill9()
+
+    def stop(self, what: str) -> None:
+        """SIGTERM, and wait."""
+        self.part(what).stop()
+
+    def start(self, what: str) -> None:
+        """Start a part again, and wait until it can be used."""
+        found = self.part(what)
+        found.start()
+        if isinstance(found, MariaServer | RabbitNode):
+            found.wait_ready(READY_SECONDS)
+        elif what.startswith("xenserver:"):
+            self._wait_for_pool(what.partition(":")[2])
+
+    def down(self, *, remove: bool = False, say: Say = lambda _: None) -> None:
+        """End every process, daemons first; with `remove` forget the lab and all its data. May be called again."""
+        daemons = [self.daemon(name) for name in self.topology.names]
+        pools = [self.xenserver(pool) for pool in self._pools()]
+        for group in (daemons, pools):
+            for each in group:
+                each.kill9() if remove else each.ask_to_stop()
+            for each in group:
+                each.stop()
+        say("daemons and simulators ended")
+        servers: list[RabbitNode | MariaServer] = [*self._brokers().values(), self.database]
+        for server in servers:
+            server.remove() if remove else server.stop()
+        say("RabbitMQ and MariaDB ended")
+        if remove:
+            self.plan.release(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- waiting ---
+
+    def wait_ready(self, say: Say = lambda _: None, timeout: float = READY_SECONDS) -> None:
+        """Until every leaf's capacity is fresh at every API cell, and REST answers there."""
+        waiting: set[tuple[CellName, CellName]] = set()
+        told = ""
+
+        def ready() -> bool:
+            nonlocal waiting, told
+            for cell in self.topology.cells:
+                self.daemon(cell.name).must_run()
+            waiting = {(api.name, leaf) for api in self.topology.api_cells for leaf in self.unseen_leaves(api.name)}
+            words = ", ".join(f"{leaf} at {api}" for api, leaf in sorted(waiting))
+            if words and words != told:
+                say(f"waiting for the capacity of {words}")
+                told = words
+            return not waiting and all(self._answers(api.name) for api in self.topology.api_cells)
+
+        if not processes.wait_until(ready, timeout=timeout):
+            missing = ", ".join(f"{leaf} at {api}" for api, leaf in sorted(waiting)) or "REST"
+            raise Permanent(
+                f"the lab is not ready after {timeout:.0f} s: {missing} is missing; see celltree lab status and logs"
+            )
+        say("every leaf's capacity shows at every API cell")
+
+    def unseen_leaves(self, api: CellName) -> set[CellName]:
+        """The leaves whose capacity is not fresh at an API cell."""
+        now = system_clock()
+        with open_store(self.tree.config(api)) as store, store.unit(lock=False) as unit:
+            rows = {row.name: row for row in unit.all(RosterRow)}
+        unseen = set()
+        for cell in self.topology.leaves:
+            row = rows.get(cell.name)
+            if row is not None and now - row.updated <= self.plan.mute_after * SECOND:
+                record: CellRecord = codec.unpack(CellRecord, row.payload)
+                if record.capacity is not None and record.capacity.hosts:
+                    continue
+            unseen.add(cell.name)
+        return unseen
+
+    def _answers(self, api: CellName) -> bool:
+        connection = http.client.HTTPConnection(LOOPBACK, self.plan.api_ports[api], timeout=5)
+        try:
+            connection.request("GET", "/v2.1/")
+            return connection.getresponse().status < 500
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    # --- within ---
+
+    def _start_servers(self, say: Say) -> None:
+        nodes, database = self._brokers(), self.database
+        say("starting RabbitMQ, MariaDB and the simulated XenServers")
+        database.start()
+        for node in nodes.values():
+            node.start()
+        for pool in self._pools():
+            self.xenserver(pool).start()
+        database.wait_ready(READY_SECONDS)
+        for node in nodes.values():
+            node.wait_ready(READY_SECONDS)
+        for pool in self._pools():
+            self._wait_for_pool(pool)
+        say("RabbitMQ, MariaDB and the simulated XenServers run")
+
+    def _wait_for_pool(self, pool: str) -> None:
+        daemon, port = self.xenserver(pool), self.plan.pool_ports[pool]
+        if not processes.wait_until(lambda: not daemon.running or not is_free(port), timeout=READY_SECONDS):
+            raise Permanent(f"the simulated pool {pool} does not listen; its log is {daemon.log}")
+        daemon.must_run()
+
+    def _register(self, cell: CellPlan) -> None:
+        plan, name = self.plan, cell.name
+        schema = f"cell_{name.replace('-', '_')}"
+        word = plan.password("database", name)
+        self.database.create_schema(schema, schema, word)
+        broker = self.broker(name)
+        broker.add_grants([Grant(vhost=name, user=name, password=plan.password("broker", name))])
+        registrar = Registrar(
+            self.tree, clock=system_clock, new_id=Ids(system_clock, os.urandom), random_bytes=os.urandom
+        )
+        registrar.register(
+            NewCell(
+                name=name,
+                role=cell.role,
+                database=self.database.url(schema, schema, word),
+                broker=broker.amqp_url(name, name, plan.password("broker", name)),
+                parents=cell.parents,
+                up={parent: self.edge_url(name, parent) for parent in cell.parents},
+                down={parent: self.edge_url(parent, name) for parent in cell.parents},
+                pools=tuple(
+                    PoolAccess(
+                        name=pool.name,
+                        url=f"http://{LOOPBACK}:{plan.pool_ports[pool.name]}",
+                        password=plan.password("xenserver", pool.name),
+                    )
+                    for pool in cell.pools
+                ),
+                settings=self._settings(cell),
+            )
+        )
+
+    def edge_url(self, publisher: CellName, neighbour: CellName) -> str:
+        """How one cell writes to a neighbour's inbox: a user of its own that may do nothing else."""
+        user, word = f"{publisher}.to.{neighbour}", self.plan.password("edge", publisher, neighbour)
+        node = self.broker(neighbour)
+        node.add_grants([Grant(vhost=neighbour, user=user, password=word, **WRITE_ONLY)])
+        return node.amqp_url(neighbour, user, word)
+
+    def _settings(self, cell: CellPlan) -> dict[str, Any]:
+        settings: dict[str, Any] = {"mute_after": self.plan.mute_after}
+        found: dict[str, Any] = {"tick": self.plan.tick, "settings": settings}
+        if cell.role != API:
+            settings |= {"measure_every": 10.0, "digest_every": 5.0, "clean_seconds": 10.0}
+            return found
+        home = self.folder / "front" / cell.name
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        front = {"images": str(home / "images"), "auth": self.plan.auth}
+        if self.plan.auth == HTTP_BASIC:
+            hashed = part("password_hash")(self.plan.password("rest", USER), os.urandom(16))
+            processes.write_whole(home / "users", f"{USER}:{hashed}:{USER}:admin\n")
+            processes.write_whole(home / "secret", self.plan.password("images", cell.name) + "\n")
+            front |= {"users_file": str(home / "users"), "secret_file": str(home / "secret")}
+        settings["front"] = front
+        found["listen"] = f"{LOOPBACK}:{self.plan.api_ports[cell.name]}"
+        return found

@@ -1,0 +1,103 @@
+"""What a lab is made of, chosen once and written into its folder: the topology, how brokers are shared, how people log
+in, ports, and one secret from which every password of the lab follows. Another process that knows the folder reads it
+and knows everything.
+"""
+
+import dataclasses
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cells import topology_file
+from cells.config import fill
+from cells.errors import BadInput
+from cells.lab.ports import LOOPBACK, claim_ports, release_ports
+from cells.lab.processes import write_whole
+from cells.names import CellName
+from cells.topology_file import CellPlan, TopologyFile
+
+VHOSTS, NODES = "vhosts", "nodes"
+NONE, HTTP_BASIC = "none", "http_basic"
+USER = "demo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabPlan:
+    """`brokers`: vhosts (one RabbitMQ, a virtual host per cell) or nodes (a RabbitMQ per cell). `api_ports` are by API
+    cell, `pool_ports` by pool. `tick` and `mute_after` are in seconds: a lab shall be seen to move."""
+
+    topology: TopologyFile
+    brokers: str = VHOSTS
+    auth: str = NONE
+    api_ports: Mapping[CellName, int] = field(default_factory=dict)
+    pool_ports: Mapping[str, int] = field(default_factory=dict)
+    secret: str = field(default="", repr=False)
+    tick: float = 1.0
+    mute_after: float = 6.0
+
+    def password(self, *of: str) -> str:
+        """The password for one purpose."""
+        word = " ".join(of).encode()
+        return hashlib.blake2b(word, key=self.secret.encode(), digest_size=12).hexdigest()
+
+    def endpoint(self, api: CellName) -> str:
+        """Where an API cell's REST listens."""
+        return f"http://{LOOPBACK}:{self.api_ports[api]}"
+
+    def with_cell(self, folder: Path, cell: CellPlan) -> "LabPlan":
+        """The plan with one cell more."""
+        topology = self.topology.with_cell(cell)
+        return _with_ports(dataclasses.replace(self, topology=topology), folder, first_port=0)
+
+    def release(self, folder: Path) -> None:
+        """Give up the claims on this lab's ports."""
+        release_ports((*self.api_ports.values(), *self.pool_ports.values()), folder)
+
+
+def make_plan(topology: TopologyFile, folder: Path, *, brokers: str, auth: str, port: int) -> LabPlan:
+    """A new plan. `port` is the first API cell's, the next ones follow; 0 takes free ones."""
+    if brokers not in (VHOSTS, NODES):
+        raise BadInput(f"--brokers {brokers!r}: use vhosts (one RabbitMQ) or nodes (a RabbitMQ per cell)")
+    if auth not in (NONE, HTTP_BASIC):
+        raise BadInput(f"--auth {auth!r}: use none or http_basic")
+    if not topology.api_cells or not topology.leaves:
+        raise BadInput("a lab needs at least one API cell and one cell with pools; add them to the topology file")
+    plan = LabPlan(topology=topology, brokers=brokers, auth=auth, secret=secrets.token_hex(24))
+    return _with_ports(plan, folder, first_port=port)
+
+
+def save_plan(plan: LabPlan, file: Path) -> None:
+    """Write the plan; readable by its owner only."""
+    raw = {each.name: getattr(plan, each.name) for each in dataclasses.fields(plan)}
+    write_whole(file, json.dumps({**raw, "topology": topology_file.dump(plan.topology)}, indent=1))
+
+
+def load_plan(file: Path) -> LabPlan:
+    """Read what `save_plan` wrote."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        topology = topology_file.parse(raw.pop("topology"), str(file))
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}; make a lab with celltree lab up") from None
+    except (ValueError, KeyError, AttributeError) as error:
+        raise BadInput(f"{file} is damaged ({error}); remove its folder and run celltree lab up") from None
+    # Filled as if it had no cells, then given those that were read.
+    return dataclasses.replace(fill(LabPlan, {**raw, "topology": {"cells": []}}, str(file)), topology=topology)
+
+
+def _with_ports(plan: LabPlan, folder: Path, *, first_port: int) -> LabPlan:
+    apis = [cell.name for cell in plan.topology.api_cells if cell.name not in plan.api_ports]
+    pools = [pool.name for cell in plan.topology.leaves for pool in cell.pools if pool.name not in plan.pool_ports]
+    if first_port:
+        api_ports: tuple[int, ...] = tuple(range(first_port, first_port + len(apis)))
+    else:
+        api_ports = claim_ports(len(apis), folder)
+    pool_ports = claim_ports(len(pools), folder)
+    return dataclasses.replace(
+        plan,
+        api_ports={**plan.api_ports, **dict(zip(apis, api_ports, strict=True))},
+        pool_ports={**plan.pool_ports, **dict(zip(pools, pool_ports, strict=True))},
+    )
