@@ -3,8 +3,8 @@ are run again by whoever takes the shard over; the work itself is resumable (cel
 
 The end of a job is a record to ourselves (JobEnded) handed to `ended`; the job counts as known here until that has been
 decided on (`forget`), or it would be adopted and done a second time in between. A Temporary failure is tried again
-after its `retry_after`, growing, up to TRIES times; no thread is held meanwhile. With `threads=0` nothing runs by itself:
-`run_waiting` does the work in the caller's thread, for stories and simulations.
+after its `retry_after`, growing, up to TRIES times; no thread is held meanwhile. With `threads=0` nothing runs by
+itself: `run_waiting` does the work in the caller's thread, for stories and simulations.
 """
 
 import heapq

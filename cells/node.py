@@ -5,7 +5,6 @@ jobs and acknowledges. Whatever dies in between is done again by the same rules,
 `step` never waits, so that tests, stories and simulations drive it; `run` waits for the bell between turns.
 """
 
-import hashlib
 import heapq
 import logging
 import threading
@@ -294,7 +293,7 @@ class Node:
             packets = codec.unpack_bundle(data)
         except BadInput as error:
             delivery.parts += 1
-            row = self._park(data[:MAX_BUNDLE], str(error), "", now, _digest_id(data))
+            row = self._park(data[:MAX_BUNDLE], str(error), "", now, self._new_id())
             items.append(_Item(parked=row, delivery=delivery))
             packets = []
         for packet in packets:
@@ -316,7 +315,7 @@ class Node:
         except BadInput as error:
             # Its ids are anybody's words and not acknowledged, or a forged copy would end a true record's journey.
             return [
-                _Item(parked=self._park(data, str(error), neighbour, now, _digest_id(data))) for data in packet.records
+                _Item(parked=self._park(data, str(error), neighbour, now, self._new_id())) for data in packet.records
             ]
         items = []
         for data in packet.records:
@@ -324,7 +323,7 @@ class Node:
                 record = codec.unpack_record(data)
                 self._may(record, certificate)
             except BadInput as error:
-                id = codec.peek(data).id or _digest_id(data)
+                id = codec.peek(data).id or self._new_id()
                 parked = self._park(data, str(error), neighbour, now, id)
                 items.append(_Item(parked=parked, origin=certificate.name))
                 continue
@@ -714,8 +713,3 @@ class Node:
 
     def _link(self, edge: EdgeRow) -> Link:
         return self._broker.link(edge.neighbour, self._open_url(edge.url))
-
-
-def _digest_id(data: bytes) -> bytes:
-    """An id for what proves none of its own; the same bytes get the same."""
-    return hashlib.blake2b(data, digest_size=16).digest()

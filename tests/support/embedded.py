@@ -1,12 +1,13 @@
 """A tree of cells in one process for tests: SQLite in memory, memory brokers, light hosts, and a clock that only moves
-when told to. The demo's tree unless another is given."""
+when told to. The demo's tree unless another is given. Cells can be killed and started again, frozen, and doubled."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from api_cell import quota
+from api_cell.role import ApiRole
 from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.status import settle
 from cells import codec
@@ -17,13 +18,19 @@ from cells.messages import Intent, kind_of
 from cells.model import BuildSpec, Flavor, ImageRef
 from cells.names import SECOND, Instant
 from cells.record import Record
-from cells.rows import WakeRow, shard_of
+from cells.rows import SettingRow, WakeRow, shard_of
+from cells.store.sql import SqlStore
+from compute_cell.role import ComputeRole
 from compute_cell.rows import InstanceRow, PoolRow
+from tests.support.faults import Face, Killed, Steps, WatchedStore
+from tests.support.network import Network
 from xenapi_host.facts import GIB
 from xenapi_host.light_images import give_images
 from xenapi_host.session import Session, in_process
 from xenapi_host.simulator.light import LightPool
+from xenapi_host.simulator.worlds import HostShape
 
+R = TypeVar("R")
 START = 1_750_000_000 * SECOND
 TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)
 SMALL = Flavor(id="2", name="m1.small", vcpus=1, ram_mib=1024, disk_gib=2)
@@ -74,24 +81,79 @@ class Tree:
     clock: ManualClock
     pools: dict[str, LightPool]
     root: RootKey
+    network: Network
     configs: dict[str, CellConfig] = field(default_factory=dict)
     faces: dict[str, Callable[[], Session]] = field(default_factory=dict)
+    stores: dict[str, WatchedStore] = field(default_factory=dict)
+    steps: dict[str, Steps] = field(default_factory=dict)
+    frozen: dict[str, Cell] = field(default_factory=dict)
+    trace: Callable[..., None] | None = None
 
     def __getitem__(self, name: str) -> Cell:
         return self.house.cells[name]
 
-    def settle(self) -> None:
-        self.house.settle()
+    def settle(self, most: int = 20_000) -> None:
+        """Step every cell until none has anything to do. One that a fault kills is gone from then on."""
+        for _ in range(most):
+            busy = [self._step(name) for name in list(self.house.cells)]
+            if not any(busy):
+                return
+        raise AssertionError(f"the tree did not come to rest in {most} rounds")
+
+    def _step(self, name: str) -> bool:
+        cell = self.house.cells.get(name)
+        if cell is None:
+            return False
+        try:
+            return cell.node.step()
+        except Killed:
+            self.crash(name)
+            return True
 
     def run(self, seconds: float) -> None:
         """Let time pass in steps of a quarter of a second, everything that comes due being done."""
         for _ in range(max(1, int(seconds * 4))):
-            self.house.settle()
+            self.settle()
             self.clock.advance(0.25)
-        self.house.settle()
+        self.settle()
 
     def close(self) -> None:
+        self.house.cells.update(self.frozen)
         self.house.close()
+        for store in self.stores.values():
+            store.close()
+
+    # --- what may happen to cells ---
+
+    def open(self, name: str, daemon: str = "main") -> Cell:
+        """Start a daemon of a cell over the cell's store."""
+        config = self.configs[name]
+        if daemon != "main":
+            config = replace(config, daemon=daemon)
+        cell = self.house.open(config, store=self.stores[name], faces=self.faces)  # type: ignore[arg-type]
+        cell.node.trace = self.trace
+        return cell
+
+    def crash(self, name: str) -> None:
+        """kill -9 of a daemon (CELL, or CELL/DAEMON)."""
+        self.house.kill(name)
+
+    def restart(self, name: str) -> Cell:
+        if name in self.house.cells:
+            self.crash(name)
+        self.steps[name.partition("/")[0]].stop()
+        return self.open(*name.split("/"))
+
+    def freeze(self, name: str) -> None:
+        """The daemon does not get a turn until it is thawed; its process and its connections stay."""
+        self.frozen[name] = self.house.cells.pop(name)
+
+    def thaw(self, name: str) -> None:
+        self.house.cells[name] = self.frozen.pop(name)
+
+    def set(self, cell: str, setting: str, value: str) -> None:
+        with self.stores[cell].unit() as unit:
+            unit.save(SettingRow(name=setting, value=value))
 
     # --- what a front door would do ---
 
@@ -135,13 +197,14 @@ class Tree:
             server=row.id,
             request=wish.request,
         )
-        cell = self[api]
-        with cell.store.unit() as unit:
+        with self.stores[api].inner.unit() as unit:
             wake = WakeRow(
                 id=record.id, shard=shard_of(row.id), due=wish.at, server=row.id, data=codec.pack_record(record)
             )
-            unit.save(row, wake)
-        cell.node.poke()
+            usage = quota.charge(quota.usage_of(unit, row.project), unit.get(ServerRow, row.id), row)
+            unit.save(row, wake, usage)
+        if api in self.house.cells:
+            self[api].node.poke()
 
     # --- what can be seen ---
 
@@ -151,25 +214,43 @@ class Tree:
         return found
 
     def find_server(self, api: str, server: bytes) -> ServerRow | None:
-        with self[api].store.unit(lock=False) as unit:
-            return unit.get(ServerRow, server)
+        return self.row(api, ServerRow, server)
 
     def instance(self, leaf: str, server: bytes) -> InstanceRow | None:
-        with self[leaf].store.unit(lock=False) as unit:
-            return unit.get(InstanceRow, server)
+        return self.row(leaf, InstanceRow, server)
+
+    def row(self, cell: str, row: type[R], *key: Any) -> R | None:
+        """A row of a cell's database, whether the cell runs or not."""
+        with self.stores[cell].inner.unit(lock=False) as unit:
+            found: R | None = unit.get(row, *key)
+            return found
+
+    def rows(self, cell: str, row: type[R]) -> tuple[R, ...]:
+        with self.stores[cell].inner.unit(lock=False) as unit:
+            found: tuple[R, ...] = unit.find(row)
+            return found
+
+    @property
+    def apis(self) -> list[str]:
+        return [name for name, config in self.configs.items() if config.role == "api"]
 
     def vms(self, leaf: str) -> list[dict[str, Any]]:
         """Every VM of ours on a leaf's hosts, as XenAPI records."""
-        session = self.pools[leaf].login()
-        records = session.call("VM.get_all_records")
-        session.close()
         return [
-            record for record in records.values() if not record["is_a_template"] and not record["is_control_domain"]
+            record
+            for record in self.objects(leaf, "VM")
+            if not record["is_a_template"] and not record["is_control_domain"]
         ]
 
+    def objects(self, leaf: str, class_name: str) -> list[dict[str, Any]]:
+        session = self.pools[leaf].login()
+        records: dict[str, dict[str, Any]] = session.call(f"{class_name}.get_all_records")
+        session.close()
+        return list(records.values())
 
-def _session(pool: LightPool, clock: ManualClock) -> Session:
-    return in_process(pool.login(), clock=lambda: clock() / SECOND, sleep=lambda _: None)
+
+def _face(pool: LightPool, clock: ManualClock, steps: Steps) -> Callable[[], Session]:
+    return lambda: in_process(Face(pool.login(), steps), clock=lambda: clock() / SECOND, sleep=lambda _: None)
 
 
 def make_tree(
@@ -177,25 +258,29 @@ def make_tree(
     *,
     seed: str = "tree",
     hosts: int = 2,
+    host: HostShape | None = None,
     leaves: Sequence[str] | None = None,
     start: bool = True,
+    trace: Callable[..., None] | None = None,
+    **settings: Any,
 ) -> Tree:
     """The tree, certified, joined, its pools measured and its capacity known at the top."""
     clock = ManualClock()
     random_bytes = SeededBytes(seed)
-    house = House(clock=clock, random_bytes=random_bytes, create_tables=True)
+    house = House(clock=clock, random_bytes=random_bytes)
+    house.exchanges = network = Network()
     root = RootKey(random_bytes(32))
     parents = {parent for above in shape.values() for parent in above}
     if leaves is None:
         leaves = [name for name, above in shape.items() if above and name not in parents]
-    tree = Tree(house=house, clock=clock, pools={}, root=root)
+    tree = Tree(house=house, clock=clock, pools={}, root=root, network=network, trace=trace)
     for name, above in shape.items():
         role = "compute" if above else "api"
         seed_bytes, public = new_key(random_bytes)
         certificate = root.certify(name, house.new_id(), role, public, clock())
-        settings: dict[str, Any] = {"mute_after": 12.0}
+        own: dict[str, Any] = {"mute_after": 12.0}
         if role == "compute":
-            settings |= {"measure_every": 30.0, "digest_every": 10.0, "clean_seconds": 0.0}
+            own |= {"measure_every": 30.0, "digest_every": 10.0, "clean_seconds": 0.0}
         config = CellConfig(
             cell=name,
             role=role,
@@ -206,15 +291,22 @@ def make_tree(
             root=root.public.hex(),
             tick=1.0,
             threads=0,
-            settings=settings,
+            settings=own | settings.get(role, {}),
         )
         tree.configs[name] = config
+        steps = tree.steps[name] = Steps()
         if name in leaves:
-            pool = LightPool(hosts=hosts, name=name, seed=len(tree.pools), clock=lambda: clock() / SECOND)
+            shape_of_host = host or HostShape(cpu_objects=False)
+            pool = LightPool(
+                hosts=hosts, shape=shape_of_host, name=name, seed=len(tree.pools), clock=lambda: clock() / SECOND
+            )
             give_images(pool, virtual_size=GIB)
             tree.pools[name] = pool
-            tree.faces[name] = partial(_session, pool, clock)
-        cell = house.open(config, faces=tree.faces)
+            tree.faces[name] = _face(pool, clock, steps)
+        store = SqlStore("sqlite://", (ApiRole if role == "api" else ComputeRole).rows)
+        store.create_all()
+        tree.stores[name] = WatchedStore(store, steps)
+        cell = tree.open(name)
         if name in leaves:
             with cell.store.unit() as unit:
                 unit.save(PoolRow(name=name, url=f"light:{name}", user="root", secret=b""))
