@@ -1,6 +1,8 @@
 """`python -m xenapi_host.simulator` as a program: starts, answers, ends on SIGTERM, loses nothing on SIGKILL."""
 
+import http.client
 import signal
+import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -42,6 +44,17 @@ def test_command_serves_a_pool_and_ends_on_sigterm(tmp_path):
             assert [sr["shared"] for sr in session.xenapi.SR.get_all_records().values()] == [True]
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_command_serves_https_with_a_certificate_of_its_own(tmp_path):
+    with running(tmp_path, "--https", "--listen", "127.0.0.1") as (_, url):
+        assert url.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
+        connection = http.client.HTTPSConnection("127.0.0.1", urlsplit(url).port, context=context, timeout=30)
+        body = '{"method": "system.listMethods", "params": [], "id": 1}'
+        connection.request("POST", "/jsonrpc", body, {"Content-Type": "application/json"})
+        assert b'"VM.start"' in connection.getresponse().read()
+        connection.close()
 
 
 def test_slaves_listen_and_send_callers_to_the_master(tmp_path):

@@ -19,6 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--port", type=int, default=8480, help="port on each host's loopback address; 0 takes a free one"
     )
+    parser.add_argument("--listen", help="one address for the master alone, such as 0.0.0.0; slaves do not listen then")
     parser.add_argument("--hosts", type=int, default=2, help="how many hosts the pool has (1 to 200)")
     parser.add_argument("--data", type=Path, required=True, help="folder of the pool; it survives restarts")
     parser.add_argument("--user", default="root")
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             user=options.user,
             password=options.password,
             https=options.https,
+            listen=options.listen,
         )
     except OSError as error:
         print(f"celltree xenserver: {error}; choose another --port or --data", file=sys.stderr)

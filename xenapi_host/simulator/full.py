@@ -31,6 +31,7 @@ class FullPool:
         https: bool = False,
         seed: int | None = None,
         login_delay: float = 0.0,
+        listen: str | None = None,
     ) -> None:
         data.mkdir(parents=True, exist_ok=True)
         self.data = data.resolve()
@@ -49,7 +50,7 @@ class FullPool:
                     mark_plugged(self.engine, self.engine.db.rows[ref])
         self.journal.follow()
         tls = _certificate(self.data) if https else None
-        self.server = PoolServer(self.engine, port, tls=tls)
+        self.server = PoolServer(self.engine, port, tls=tls, listen=listen)
         self.server.serve_socket(socket)
 
     @property

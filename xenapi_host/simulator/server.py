@@ -153,17 +153,20 @@ class Face:
 class PoolServer:
     """All addresses of one pool. `start` returns when every one listens; `stop` ends them and their connections."""
 
-    def __init__(self, engine: Engine, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, engine: Engine, port: int, *, tls: ssl.SSLContext | None = None, listen: str | None = None
+    ) -> None:
+        """`listen`: one address for the master alone (0.0.0.0 in a container), instead of one per host."""
         self.engine = engine
         hosts = engine.db.all("host")
         hosts.sort(key=lambda host: host.ref != engine.pool["master"])
         self.listeners: list[Listener] = []
-        for host in hosts:
-            listener = Listener((host["address"], port), Face(engine, host.ref), tls)
+        for host in hosts[:1] if listen else hosts:
+            listener = Listener((listen or host["address"], port), Face(engine, host.ref), tls)
             port = int(listener.server_address[1])
             self.listeners.append(listener)
         scheme = "https" if tls else "http"
-        self.url = f"{scheme}://{hosts[0]['address']}:{port}"
+        self.url = f"{scheme}://{listen or hosts[0]['address']}:{port}"
         self.urls = [f"{scheme}://{host['address']}:{port}" for host in hosts]
         self.port = port
         engine.url = self.url
