@@ -6,6 +6,7 @@ import pytest
 
 from cells.lab import processes
 from tests.support import servers
+from tests.support.labs import shared_lab  # noqa: F401  (pytest finds fixtures by their being here)
 from tests.support.servers import (  # noqa: F401  (pytest finds fixtures by their being here)
     mariadb,
     new_schema,

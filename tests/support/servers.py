@@ -20,12 +20,13 @@ from pathlib import Path
 import pytest
 
 from cells.lab import processes
+from cells.lab.lab import Lab
 from cells.lab.mariadb import MariaServer
 from cells.lab.programs import MissingProgram, mariadb_programs, rabbitmq_programs
 from cells.lab.rabbitmq import RabbitNode
 
 SESSION_VARIABLE = "CELLTREE_TEST_SESSION"
-SERVER_FIXTURES = frozenset({"rabbit", "mariadb", "private_rabbit", "private_mariadb"})
+SERVER_FIXTURES = frozenset({"rabbit", "mariadb", "private_rabbit", "private_mariadb", "shared_lab"})
 READY_SECONDS = 120.0
 
 NewUrl = Callable[[], str]
@@ -61,6 +62,8 @@ def session_folder() -> Path:
 
 def end_servers(folder: Path) -> None:
     """Kill each server of a session, by pid, and remove the session's folder."""
+    for file in folder.glob("lab-*/lab/lab.json"):
+        Lab(file.parent).down(remove=True)
     for home in folder.iterdir() if folder.is_dir() else ():
         if home.is_dir() and home.name.startswith("rabbit"):
             RabbitNode(home).remove()
@@ -93,7 +96,7 @@ def leftovers(folder: Path) -> list[tuple[processes.ProcessMark, str]]:
 @pytest.fixture(scope="session")
 def rabbit() -> RabbitNode:
     """The session's RabbitMQ node, running. Not to be killed or stopped by a test."""
-    _need(rabbitmq_programs)
+    needed(rabbitmq_programs)
     with _one_at_a_time("rabbit"):
         node = RabbitNode(session_folder() / "rabbit", name="shared")
         node.start()
@@ -104,7 +107,7 @@ def rabbit() -> RabbitNode:
 @pytest.fixture(scope="session")
 def mariadb() -> MariaServer:
     """The session's MariaDB server, running. Not to be killed or stopped by a test."""
-    _need(mariadb_programs)
+    needed(mariadb_programs)
     with _one_at_a_time("mariadb"):
         server = MariaServer(session_folder() / "mariadb")
         server.start()
@@ -148,7 +151,7 @@ def new_schema(mariadb: MariaServer) -> Iterator[NewUrl]:
 @pytest.fixture
 def private_rabbit() -> Iterator[NewRabbit]:
     """Starts RabbitMQ nodes, 4 s each, that only this test has, and may kill; removed at its end."""
-    _need(rabbitmq_programs)
+    needed(rabbitmq_programs)
     nodes: list[RabbitNode] = []
 
     def make() -> RabbitNode:
@@ -166,7 +169,7 @@ def private_rabbit() -> Iterator[NewRabbit]:
 @pytest.fixture
 def private_mariadb() -> Iterator[NewMaria]:
     """Starts MariaDB servers, 1 s each, that only this test has, and may kill; removed at its end."""
-    _need(mariadb_programs)
+    needed(mariadb_programs)
     servers: list[MariaServer] = []
 
     def make() -> MariaServer:
@@ -181,7 +184,7 @@ def private_mariadb() -> Iterator[NewMaria]:
         server.remove()
 
 
-def _need(find: Callable[[], object]) -> None:
+def needed(find: Callable[[], object]) -> None:
     """On a laptop without the servers these tests are skipped; in CI that would hide that nothing was tested."""
     try:
         find()
