@@ -191,12 +191,24 @@ _ORDERS = {
     "vm_state": "vm_state",
     "task_state": "task_state",
 }
+# Conditions that OpenStack knows and that are not looked at here: silence would give servers that do not meet them.
+_NOT_FILTERED = frozenset(
+    {
+        *("tags", "tags-any", "not-tags", "not-tags-any", "key_name", "config_drive", "description", "power_state"),
+        *("availability_zone", "locked", "node", "hostname", "reservation_id", "created_at", "launched_at"),
+        *("terminated_at", "progress", "metadata", "access_ip_v4", "access_ip_v6", "changes-before"),
+    }
+)
 STATUSES = frozenset({*STATUS.values(), *(s for tasks in STATUS_OF_TASK.values() for s in tasks.values()), UNKNOWN})
 
 
 def _wanted(call: Call, size: int) -> Wanted | None:
     """The query as conditions; None when nothing can meet them."""
     query, caller = call.query, call.caller
+    for name in sorted(query.names() & _NOT_FILTERED):
+        raise Invalid(f"{name}: servers cannot be listed by it here; leave it out and look at the servers")
+    if "ip" in query or "ip6" in query:
+        return None  # Servers have no addresses that this cell knows of.
     everybody = caller.admin and query.truth("all_tenants")
     if query.truth("all_tenants") and not caller.admin:
         raise Forbidden("all_tenants: only an administrator may list servers of all projects; leave it out")
@@ -221,13 +233,8 @@ def _wanted(call: Call, size: int) -> Wanted | None:
             ids = tuple(id_from_text(text) for text in query.all("uuid"))
         except BadInput:
             return None
-    keys = query.all("sort_key")
-    order = _ORDERS.get(keys[0] if keys else "created_at")
-    if order is None:
-        raise Invalid(f"sort_key: {keys[0][:40]!r} cannot be sorted by; use one of {', '.join(_ORDERS)}")
-    direction = (query.all("sort_dir") or ["desc"])[0]
-    if direction not in ("asc", "desc"):
-        raise Invalid(f"sort_dir: {direction[:40]!r} is neither asc nor desc")
+    changed_since = _instant("changes-since", query.text("changes-since"))
+    order, descending = _order(call, by_id=deleted or changed_since is not None)
     return Wanted(
         project=project,
         name=like_of(query.text("name")),
@@ -238,13 +245,28 @@ def _wanted(call: Call, size: int) -> Wanted | None:
         leaf=query.text("host") if caller.admin else "",
         vm_state=query.text("vm_state"),
         ids=ids,
-        changed_since=_instant("changes-since", query.text("changes-since")),
+        task_state=query.text("task_state") if "task_state" in query else None,
+        changed_since=changed_since,
         deleted=deleted,
         order=order,
-        descending=direction == "desc",
+        descending=descending,
         after=_marker(query.text("marker")),
         limit=size,
     )
+
+
+def _order(call: Call, *, by_id: bool) -> tuple[str, bool]:
+    """What to sort by, and whether downwards. `by_id`: deleted servers are asked for, which are kept by id."""
+    keys = call.query.all("sort_key") or ["created_at"]
+    order = _ORDERS.get(keys[0])
+    if order is None or len(keys) > 1:
+        raise Invalid(f"sort_key: {keys[-1][:40]!r} cannot be sorted by; use one of {', '.join(_ORDERS)}")
+    if by_id and order not in ("created", "id"):
+        raise Invalid(f"sort_key: {keys[0][:40]!r} does not go with deleted servers; use created_at or leave it out")
+    direction = call.query.text("sort_dir", "desc")
+    if direction not in ("asc", "desc"):
+        raise Invalid(f"sort_dir: {direction[:40]!r} is neither asc nor desc")
+    return order, direction == "desc"
 
 
 def _marker(text: str) -> bytes | None:

@@ -48,7 +48,6 @@ class Wanted:
     image: str = ""
     flavor: str = ""
     user: str = ""
-    zone: str = ""
     leaf: str = ""
     ids: tuple[bytes, ...] = ()
     vm_state: str = ""

@@ -277,7 +277,7 @@ def test_probes_and_metrics_answer_operators(house: ApiHouse) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=-1", "limit=x", "sort_key=spec", "sort_dir=up", "changes-since=soon", "name=%ff"]
+    "query", ["limit=-1", "limit=x", "tags=a", "sort_key=spec", "sort_dir=up", "changes-since=soon", "name=%ff"]
 )
 def test_queries_that_make_no_sense_are_400(house: ApiHouse, query: str) -> None:
     answer = house.ask("GET", f"/v2.1/servers?{query}")

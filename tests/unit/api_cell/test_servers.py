@@ -310,3 +310,25 @@ def test_an_image_whose_demands_nobody_understands_is_refused_at_once(house: Api
     body = {"server": {"name": "web", "imageRef": image, "flavorRef": "1", "networks": "none"}}
     answer = house.ask("POST", "/v2.1/servers", body, version="2.61")
     assert answer.status_code == 400 and "vm_mode" in answer.json["badRequest"]["message"]
+
+
+def test_lists_can_be_sorted_by_a_column_and_paged_in_that_order(house: ApiHouse) -> None:
+    made = {name: house.a_server(name) for name in ("b", "c", "a")}
+
+    def listed(query: str) -> list[str]:
+        return [s["name"] for s in house.ask("GET", f"/v2.1/servers?{query}").json["servers"]]
+
+    assert listed("sort_key=display_name&sort_dir=asc") == ["a", "b", "c"]
+    assert listed(f"sort_key=display_name&sort_dir=asc&limit=1&marker={made['a']}") == ["b"]
+    assert listed("sort_key=created_at&sort_dir=asc") == ["b", "c", "a"]
+    assert listed("task_state=scheduling") == [] and listed("ip=10.0.0.1") == []
+    both = house.ask("GET", "/v2.1/servers?sort_key=name&changes-since=2026-01-01T00:00:00Z")
+    assert both.status_code == 400
+
+
+def test_a_page_goes_on_after_its_last_server_was_deleted(house: ApiHouse) -> None:
+    made = [house.a_server(f"s{n}") for n in range(4)]
+    house.ask("DELETE", f"/v2.1/servers/{made[2]}")
+    house.daemon.step()
+    rest = house.ask("GET", f"/v2.1/servers?limit=2&marker={made[2]}").json["servers"]
+    assert [s["id"] for s in rest] == [made[1], made[0]]
