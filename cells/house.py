@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,12 +17,13 @@ from cells.broker import MemoryExchanges, open_broker
 from cells.config import CellConfig, identity
 from cells.errors import BadInput
 from cells.identity import Identity
+from cells.jobs import Workers
 from cells.model import CellState
 from cells.names import NEVER, CellName, Ids, Instant
 from cells.node import Bell, Node, NodeSettings
 from cells.ports import Clock, NewId, Role, Unit
 from cells.rows import EdgeRow
-from cells.store.sql import SqlStore
+from cells.store import AnyStore, open_store
 
 ROLES = "celltree.roles"
 MAIN = NodeSettings().daemon
@@ -38,7 +40,7 @@ class Parts:
     only this process has (light hosts, an image folder), by name."""
 
     identity: Identity
-    store: SqlStore
+    store: AnyStore
     clock: Clock
     new_id: NewId
     random_bytes: Callable[[int], bytes]
@@ -74,6 +76,7 @@ class HasFront(Protocol):
         """Serve at host:port; `poke` tells the cell's loop of new work."""
 
 
+@cache
 def role_class(name: str) -> RoleClass:
     """The role of this name; BadInput lists those there are."""
     found = {entry.name: entry for entry in entry_points(group=ROLES)}
@@ -89,7 +92,7 @@ class Cell:
 
     config: CellConfig
     identity: Identity
-    store: SqlStore
+    store: AnyStore
     role: Role
     node: Node
     front: Front | None = None
@@ -115,27 +118,30 @@ class House:
     """Cells in one process, with their memory brokers; a cell's further daemons are named CELL/DAEMON. Clock and
     randomness are given: a story can be replayed."""
 
+    node_class = Node
+
     def __init__(
         self,
         *,
         clock: Clock = system_clock,
         random_bytes: Callable[[int], bytes] = os.urandom,
         create_tables: bool = False,
+        exchanges: MemoryExchanges | None = None,
     ) -> None:
         self.clock = clock
         self.random_bytes = random_bytes
         self.new_id = Ids(clock, random_bytes)
-        self.exchanges = MemoryExchanges()
+        self.exchanges = exchanges or MemoryExchanges()
         self.cells: dict[str, Cell] = {}
         self._create_tables = create_tables
 
-    def open(self, config: CellConfig, *, store: SqlStore | None = None, **extras: Any) -> Cell:
+    def open(self, config: CellConfig, *, store: AnyStore | None = None, **extras: Any) -> Cell:
         """Bring a cell up, with its database as it is. Its loop does not run yet: step it, or run cell.node.run.
         `store`: one that is open already, where a cell has several daemons on a database in memory, or outlives one."""
         who = identity(config)
         kind = role_class(config.role)
         if store is None:
-            store = SqlStore(config.database, kind.rows)
+            store = open_store(config.database, kind.rows)
             if self._create_tables:
                 store.create_all()
         parts = Parts(
@@ -147,9 +153,9 @@ class House:
             settings=config.settings,
             extras=extras,
         )
-        role = kind.make(parts)
+        role = self.dressed(kind.make(parts))
         bell = Bell()
-        node = Node(
+        node = self.node_class(
             store=store,
             broker=open_broker(config.broker, config.cell, bell, exchanges=self.exchanges),
             role=role,
@@ -164,12 +170,21 @@ class House:
                 threads=config.threads,
                 per_lane=config.per_lane,
             ),
+            workers=self.workers(config),
         )
         cell = Cell(config=config, identity=who, store=store, role=role, node=node)
         if config.listen:
             cell.open_front()
         self.cells[config.cell if config.daemon == MAIN else f"{config.cell}/{config.daemon}"] = cell
         return cell
+
+    def dressed(self, role: Role) -> Role:
+        """A role as this house's cells get it: for houses that watch, or break, what a role decides."""
+        return role
+
+    def workers(self, config: CellConfig) -> Workers | None:
+        """Who does a cell's jobs; None: threads of its own, or with `threads: 0` the loop itself."""
+        return None
 
     def kill(self, name: str) -> Cell:
         """End a daemon as kill -9 does: nothing is finished or given back. What is left is its store."""

@@ -13,7 +13,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 from cells.codec import pack, unpack
 from cells.decision import Job
@@ -62,6 +62,16 @@ class StoreJournal:
             raise Refusal("deleted", reason)
 
 
+class Workers(Protocol):
+    """Who runs jobs: a pool of threads, or a simulation's strands of virtual time."""
+
+    def submit(self, work: Callable[..., None], /, *arguments: Any) -> object:
+        """Do this work, sometime soon, apart from the loop."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; `wait` for what runs."""
+
+
 class Jobs:
     """Starts jobs, at most `per_lane` at once on one lane, and reports their ends."""
 
@@ -74,6 +84,7 @@ class Jobs:
         ended: Callable[[JobRow, JobEnded, int], None],
         threads: int = 16,
         per_lane: int = 4,
+        workers: Workers | None = None,
     ) -> None:
         self._role = role
         self._store = store
@@ -87,7 +98,9 @@ class Jobs:
         self._later: list[tuple[Instant, bytes, JobRow, int]] = []
         self._stop_early: dict[bytes, str] = {}
         self._tries: dict[bytes, int] = {}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="job") if threads else None
+        if workers is None and threads:
+            workers = ThreadPoolExecutor(threads, thread_name_prefix="job")
+        self._pool = workers
         self._inline: deque[tuple[JobRow, int]] = deque()
         self._closed = False
 

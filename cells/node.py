@@ -16,7 +16,7 @@ from cells import codec
 from cells.decision import Decision, Remove
 from cells.errors import AmbiguousCommit, BadInput, CelltreeError, Conflict, Temporary
 from cells.identity import Certificate, Identity
-from cells.jobs import Jobs
+from cells.jobs import Jobs, Workers
 from cells.leases import RENEW, Shards
 from cells.messages import Ack, Direction, Expired, JobEnded, NotForwarded, Tick
 from cells.names import SECOND, CellName, Instant, id_text
@@ -126,6 +126,7 @@ class Node:
         bell: Bell,
         settings: NodeSettings,
         open_url: Callable[[bytes], str] | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.name: CellName = identity.name
         self.store = store
@@ -150,6 +151,7 @@ class Node:
             ended=self._job_ended,
             threads=settings.threads,
             per_lane=settings.per_lane,
+            workers=workers,
         )
         self._local: deque[_Item] = deque()
         self._carry: list[_Item] = []

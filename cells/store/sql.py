@@ -5,7 +5,6 @@ A unit is one transaction, see cells.store.unit; where the database differs is i
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from cells.errors import Temporary
 from cells.names import Instant
@@ -13,16 +12,9 @@ from cells.store import partitions
 from cells.store.database import LOCK_WAIT_SECONDS, Database, Transaction
 from cells.store.failures import typed
 from cells.store.statements import Statements
+from cells.store.stats import Stats
 from cells.store.tables import row_tables
 from cells.store.unit import SqlUnit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """Units committed since the store was opened and the seconds the database took for the commits alone."""
-
-    commits: int
-    commit_seconds: float
 
 
 class SqlStore:

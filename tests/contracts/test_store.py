@@ -11,17 +11,18 @@ from cells.errors import BadInput, Conflict, Permanent, Temporary
 from cells.names import SECOND, Ids
 from cells.ports import After, Where
 from cells.rows import CounterRow, InboxRow, StoryRow
+from cells.store import AnyStore as Store
 from cells.store.sql import SqlStore
 from tests.support.stores import AnyStore, NewUrl, OpenStore
 from tests.support.things import THINGS, Colour, Pair, Part, Thing, id_of, thing
 
 
 @pytest.fixture
-def store(emptied_store: AnyStore) -> SqlStore:
+def store(emptied_store: AnyStore) -> Store:
     return emptied_store(THINGS)
 
 
-def saved(store: SqlStore, *rows: object) -> None:
+def saved(store: Store, *rows: object) -> None:
     with store.unit() as unit:
         unit.save(*rows)
 
@@ -54,7 +55,7 @@ FULL = thing(
 
 
 @pytest.mark.parametrize("row", [FULL, thing(1)], ids=["full", "empty"])
-def test_row_comes_back_as_it_was_saved(store: SqlStore, row: Thing) -> None:
+def test_row_comes_back_as_it_was_saved(store: Store, row: Thing) -> None:
     saved(store, row)
     with store.unit() as unit:
         assert unit.get(Thing, row.id) == row
@@ -62,14 +63,14 @@ def test_row_comes_back_as_it_was_saved(store: SqlStore, row: Thing) -> None:
         assert unit.find(Thing) == (row,)
 
 
-def test_save_replaces_every_field(store: SqlStore) -> None:
+def test_save_replaces_every_field(store: Store) -> None:
     saved(store, FULL)
     saved(store, Thing(id=FULL.id))
     with store.unit() as unit:
         assert unit.get(Thing, FULL.id) == Thing(id=FULL.id)
 
 
-def test_strings_differ_by_case_and_accent(store: SqlStore) -> None:
+def test_strings_differ_by_case_and_accent(store: Store) -> None:
     saved(store, *(Pair(owner="o", name=name, value=n) for n, name in enumerate(("a", "A", "ä"))))
     with store.unit() as unit:
         assert unit.get(Pair, "o", "A") == Pair(owner="o", name="A", value=1)
@@ -82,14 +83,14 @@ def test_strings_differ_by_case_and_accent(store: SqlStore) -> None:
     [{"project": "x" * 256}, {"order": 2**63}, {"notes": "\ud800"}],
     ids=["too long", "too large", "half a character"],
 )
-def test_value_that_does_not_fit_is_permanent_and_nothing_is_saved(store: SqlStore, fields: dict[str, object]) -> None:
+def test_value_that_does_not_fit_is_permanent_and_nothing_is_saved(store: Store, fields: dict[str, object]) -> None:
     with pytest.raises(Permanent), store.unit() as unit:
         unit.save(Pair(owner="o", name="n"), thing(1, **fields))
     with store.unit() as unit:
         assert unit.count(Thing) == unit.count(Pair) == 0
 
 
-def test_id_must_have_16_bytes(store: SqlStore) -> None:
+def test_id_must_have_16_bytes(store: Store) -> None:
     with pytest.raises(Permanent, match=r"things\.id"), store.unit() as unit:
         unit.save(Thing(id=b"short"))
 
@@ -97,7 +98,7 @@ def test_id_must_have_16_bytes(store: SqlStore) -> None:
 # --- a unit sees itself ---
 
 
-def test_get_sees_earlier_saves(store: SqlStore) -> None:
+def test_get_sees_earlier_saves(store: Store) -> None:
     saved(store, thing(1, order=1))
     with store.unit() as unit:
         unit.save(thing(1, order=2), thing(2))
@@ -109,7 +110,7 @@ def test_get_sees_earlier_saves(store: SqlStore) -> None:
         }
 
 
-def test_get_sees_removal_and_a_later_save(store: SqlStore) -> None:
+def test_get_sees_removal_and_a_later_save(store: Store) -> None:
     saved(store, thing(1, order=1), thing(2))
     with store.unit() as unit:
         unit.save(Remove(row=Thing, key=(id_of(1),)), Remove(row=Thing, key=(id_of(2),)))
@@ -120,7 +121,7 @@ def test_get_sees_removal_and_a_later_save(store: SqlStore) -> None:
         assert unit.all(Thing) == (thing(1, order=5),)
 
 
-def test_find_and_count_see_earlier_saves(store: SqlStore) -> None:
+def test_find_and_count_see_earlier_saves(store: Store) -> None:
     saved(store, thing(1, order=1), thing(2, order=1), thing(3, order=3))
     with store.unit() as unit:
         unit.save(thing(1, order=9), Remove(row=Thing, key=(id_of(2),)), thing(4, order=1))
@@ -130,7 +131,7 @@ def test_find_and_count_see_earlier_saves(store: SqlStore) -> None:
         assert unit.count(Thing) == 3
 
 
-def test_all_is_read_once_and_sees_saves(store: SqlStore) -> None:
+def test_all_is_read_once_and_sees_saves(store: Store) -> None:
     saved(store, thing(1), thing(2), thing(3))
     with store.unit() as unit:
         unit.save(thing(4), Remove(row=Thing, key=(id_of(2),)))
@@ -154,11 +155,11 @@ def test_a_row_is_read_once_a_unit(any_url: NewUrl, open_store: OpenStore) -> No
         assert unit.get(Thing, id_of(1)) == thing(1, order=1)
 
 
-def test_removing_what_is_not_there_is_fine(store: SqlStore) -> None:
+def test_removing_what_is_not_there_is_fine(store: Store) -> None:
     saved(store, Remove(row=Thing, key=(id_of(1),)), Remove(row=Pair, key=("o", "n")))
 
 
-def test_many_rows_of_a_composite_key(store: SqlStore) -> None:
+def test_many_rows_of_a_composite_key(store: Store) -> None:
     rows = [Pair(owner=f"o{n % 7}", name=f"n{n}", value=n) for n in range(1200)]
     saved(store, *rows)
     keys = [(row.owner, row.name) for row in rows]
@@ -172,7 +173,7 @@ def test_many_rows_of_a_composite_key(store: SqlStore) -> None:
 # --- all or nothing ---
 
 
-def test_nothing_is_saved_when_the_block_raises(store: SqlStore) -> None:
+def test_nothing_is_saved_when_the_block_raises(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), store.unit() as unit:
         unit.save(thing(1))
         unit.count_up("c")
@@ -183,7 +184,7 @@ def test_nothing_is_saved_when_the_block_raises(store: SqlStore) -> None:
         assert unit.get(CounterRow, "c") is None
 
 
-def test_insert_of_a_row_that_is_there_is_conflict_and_nothing_is_saved(store: SqlStore) -> None:
+def test_insert_of_a_row_that_is_there_is_conflict_and_nothing_is_saved(store: Store) -> None:
     saved(store, thing(1, order=1))
     with pytest.raises(Conflict), store.unit() as unit:
         unit.save(Pair(owner="o", name="n"))
@@ -193,7 +194,7 @@ def test_insert_of_a_row_that_is_there_is_conflict_and_nothing_is_saved(store: S
         assert unit.all(Pair) == ()
 
 
-def test_insert_of_a_row_the_unit_has_seen_is_conflict_at_once(store: SqlStore) -> None:
+def test_insert_of_a_row_the_unit_has_seen_is_conflict_at_once(store: Store) -> None:
     saved(store, thing(1))
     with pytest.raises(Conflict), store.unit() as unit:
         unit.get(Thing, id_of(1))
@@ -201,7 +202,7 @@ def test_insert_of_a_row_the_unit_has_seen_is_conflict_at_once(store: SqlStore) 
         pytest.fail("the insert went through")
 
 
-def test_inserted_twice_in_one_unit_is_conflict(store: SqlStore) -> None:
+def test_inserted_twice_in_one_unit_is_conflict(store: Store) -> None:
     with pytest.raises(Conflict), store.unit() as unit:
         unit.insert(InboxRow(id=id_of(1), expires=1))
         unit.insert(InboxRow(id=id_of(1), expires=1))
@@ -209,14 +210,14 @@ def test_inserted_twice_in_one_unit_is_conflict(store: SqlStore) -> None:
         assert unit.count(InboxRow) == 0
 
 
-def test_removing_an_insert_still_finds_the_conflict(store: SqlStore) -> None:
+def test_removing_an_insert_still_finds_the_conflict(store: Store) -> None:
     saved(store, thing(1, order=1))
     with pytest.raises(Conflict), store.unit() as unit:
         unit.insert(thing(1))
         unit.save(Remove(row=Thing, key=(id_of(1),)))
 
 
-def test_insert_after_remove_in_the_same_unit_replaces(store: SqlStore) -> None:
+def test_insert_after_remove_in_the_same_unit_replaces(store: Store) -> None:
     saved(store, thing(1, order=1))
     with store.unit() as unit:
         unit.save(Remove(row=Thing, key=(id_of(1),)))
@@ -225,7 +226,7 @@ def test_insert_after_remove_in_the_same_unit_replaces(store: SqlStore) -> None:
         assert unit.get(Thing, id_of(1)) == thing(1, order=2)
 
 
-def test_unit_whose_error_was_swallowed_does_not_commit(store: SqlStore) -> None:
+def test_unit_whose_error_was_swallowed_does_not_commit(store: Store) -> None:
     saved(store, thing(1, order=1))
     with pytest.raises(Conflict), store.unit() as unit:
         unit.save(thing(2))
@@ -238,7 +239,7 @@ def test_unit_whose_error_was_swallowed_does_not_commit(store: SqlStore) -> None
         assert unit.all(Thing) == (thing(1, order=1),)
 
 
-def test_store_works_on_after_a_failed_unit(store: SqlStore) -> None:
+def test_store_works_on_after_a_failed_unit(store: Store) -> None:
     saved(store, thing(1))
     for _ in range(40):
         with pytest.raises(Conflict), store.unit() as unit:
@@ -269,7 +270,7 @@ def test_url_of_no_known_kind_is_refused(url: str) -> None:
 
 
 @pytest.fixture
-def fleet(store: SqlStore) -> SqlStore:
+def fleet(store: Store) -> Store:
     saved(
         store,
         *(
@@ -304,20 +305,20 @@ def fleet(store: SqlStore) -> SqlStore:
         ("project", "=", "x" * 300, []),
     ],
 )
-def test_find_meets_its_condition(fleet: SqlStore, column: str, op: str, value: object, expected: list[int]) -> None:
+def test_find_meets_its_condition(fleet: Store, column: str, op: str, value: object, expected: list[int]) -> None:
     with fleet.unit(lock=False) as unit:
         where = Where(column=column, op=op, value=value)
         assert numbers(unit.find(Thing, where, order=("id",))) == expected
         assert unit.count(Thing, where) == len(expected)
 
 
-def test_like_folds_more_than_ascii(store: SqlStore) -> None:
+def test_like_folds_more_than_ascii(store: Store) -> None:
     saved(store, thing(1, group="ÄRGER"))
     with store.unit(lock=False) as unit:
         assert numbers(unit.find(Thing, Where(column="group", op="like", value="är%"))) == [1]
 
 
-def test_find_meets_all_conditions(fleet: SqlStore) -> None:
+def test_find_meets_all_conditions(fleet: Store) -> None:
     with fleet.unit() as unit:
         found = unit.find(
             Thing,
@@ -331,9 +332,7 @@ def test_find_meets_all_conditions(fleet: SqlStore) -> None:
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("order", [("created", "id"), ("project", "created", "id"), ("id",)])
-def test_pages_by_marker_give_every_row_once_in_order(
-    fleet: SqlStore, order: tuple[str, ...], descending: bool
-) -> None:
+def test_pages_by_marker_give_every_row_once_in_order(fleet: Store, order: tuple[str, ...], descending: bool) -> None:
     with fleet.unit(lock=False) as unit:
         everything = sorted(
             unit.all(Thing), key=lambda row: tuple(getattr(row, name) for name in order), reverse=descending
@@ -354,7 +353,7 @@ def test_pages_by_marker_give_every_row_once_in_order(
         Where(column="order", op="; DROP TABLE things", value=1),
     ],
 )
-def test_condition_that_cannot_be_asked_is_a_mistake_of_the_program(store: SqlStore, where: Where) -> None:
+def test_condition_that_cannot_be_asked_is_a_mistake_of_the_program(store: Store, where: Where) -> None:
     with pytest.raises(ValueError), store.unit() as unit:
         unit.find(Thing, where)
 
@@ -392,7 +391,7 @@ def test_writers_wait_for_each_other_and_no_step_is_lost(any_url: NewUrl, open_s
     saved(stores[0], thing(1, order=0), CounterRow(name="c", value=0))
     together = threading.Barrier(4)
 
-    def work(store: SqlStore) -> list[int]:
+    def work(store: Store) -> list[int]:
         counted = []
         together.wait()
         for _ in range(15):
@@ -438,14 +437,14 @@ def test_who_waits_too_long_is_told_conflict_and_saves_nothing(any_url: NewUrl, 
         assert unit.all(Thing) == (thing(1, order=1),)
 
 
-def test_counter_starts_at_one_and_grows_by_what_is_asked(store: SqlStore) -> None:
+def test_counter_starts_at_one_and_grows_by_what_is_asked(store: Store) -> None:
     with store.unit() as unit:
         assert [unit.count_up("a"), unit.count_up("a", 5), unit.count_up("b")] == [1, 6, 1]
     with store.unit(lock=False) as unit:
         assert unit.count_up("a") == 7
 
 
-def test_commits_are_counted_and_empty_units_are_not(store: SqlStore) -> None:
+def test_commits_are_counted_and_empty_units_are_not(store: Store) -> None:
     before = store.stats().commits
     saved(store, thing(1))
     with store.unit() as unit:

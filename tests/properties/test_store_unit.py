@@ -1,4 +1,4 @@
-"""A unit over SQLite behaves as a dict would: whatever is saved, inserted and removed is what is then read."""
+"""A unit of either store in one process behaves as a dict would: whatever is saved, inserted and removed is what is then read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from cells.decision import Remove
 from cells.errors import Conflict
-from cells.ports import Where
-from cells.store.sql import SqlStore
-from cells.store.unit import SqlUnit
+from cells.ports import Unit, Where
+from cells.store import open_store
 from tests.support.things import THINGS, Pair
 
 KEYS = [("a", "x"), ("a", "y"), ("b", "x")]
@@ -39,7 +38,7 @@ class Abandoned(Exception):
     """The unit is given up on purpose."""
 
 
-def act(unit: SqlUnit, model: dict[tuple[str, str], int], step: Step) -> None:
+def act(unit: Unit, model: dict[tuple[str, str], int], step: Step) -> None:
     """Do one step to both; raises what the unit raises."""
     row = Pair(owner=step.key[0], name=step.key[1], value=step.value)
     rows = tuple(Pair(owner=key[0], name=key[1], value=value) for key, value in sorted(model.items()))
@@ -72,10 +71,11 @@ class InsertedTwice(Exception):
     """The model knows that this unit must end in Conflict; the unit may say so now or by its end."""
 
 
+@pytest.mark.parametrize("url", ["dict://", "sqlite://"])
 @settings(max_examples=150, deadline=None)
-@given(units)
-def test_unit_reads_what_a_dict_would(plan: list[tuple[bool, bool, list[Step]]]) -> None:
-    store = SqlStore("sqlite://", THINGS)
+@given(plan=units)
+def test_unit_reads_what_a_dict_would(url: str, plan: list[tuple[bool, bool, list[Step]]]) -> None:
+    store = open_store(url, THINGS)
     store.create_all()
     model: dict[tuple[str, str], int] = {}
     for lock, keep, todo in plan:
@@ -106,7 +106,7 @@ def test_unit_reads_what_a_dict_would(plan: list[tuple[bool, bool, list[Step]]])
 
 
 def test_the_dict_would_notice_a_lost_save() -> None:
-    store = SqlStore("sqlite://", THINGS)
+    store = open_store("dict://", THINGS)
     store.create_all()
     with pytest.raises(AssertionError), store.unit() as unit:
         act(unit, {("a", "x"): 1}, Step("all", ("a", "x"), 0))

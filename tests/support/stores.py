@@ -1,4 +1,4 @@
-"""Stores for tests: each test that asks for one runs on SQLite and on MariaDB.
+"""Stores for tests: each test that asks for one runs on dicts, on SQLite and on MariaDB.
 
 `any_url()` gives the URL of a new, empty database, `open_store(url, row_types)` opens a store on it that is closed at
 the test's end, `any_store(row_types)` is both at once, with its tables made. `emptied_store(row_types)` is the same but
@@ -17,34 +17,38 @@ import pytest
 from cells.decision import Remove
 from cells.lab.mariadb import MariaServer
 from cells.rows import MACHINERY, key_of
+from cells.store import AnyStore as Store
+from cells.store import open_store as open_by_url
 from cells.store.sql import SqlStore
 
 NewUrl = Callable[[], str]
 
 
 class OpenStore(Protocol):
-    def __call__(self, url: str, row_types: Iterable[type] = (), *, lock_wait: int = 5) -> SqlStore: ...
+    def __call__(self, url: str, row_types: Iterable[type] = (), *, lock_wait: int = 5) -> Store: ...
 
 
 class AnyStore(Protocol):
-    def __call__(self, row_types: Iterable[type] = ()) -> SqlStore: ...
+    def __call__(self, row_types: Iterable[type] = ()) -> Store: ...
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.services)])
+@pytest.fixture(params=["dict", "sqlite", pytest.param("mariadb", marks=pytest.mark.services)])
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> NewUrl:
     if request.param == "mariadb":
         made: NewUrl = request.getfixturevalue("new_schema")
         return made
     numbers = count()
+    if request.param == "dict":
+        return lambda: f"dict://test-{secrets.token_hex(8)}"
     return lambda: f"sqlite:///{tmp_path}/{next(numbers)}.db"
 
 
 @pytest.fixture
 def open_store() -> Iterator[OpenStore]:
-    stores: list[SqlStore] = []
+    stores: list[Store] = []
 
-    def opened(url: str, row_types: Iterable[type] = (), *, lock_wait: int = 5) -> SqlStore:
-        store = SqlStore(url, row_types, lock_wait=lock_wait)
+    def opened(url: str, row_types: Iterable[type] = (), *, lock_wait: int = 5) -> Store:
+        store = open_by_url(url, row_types, lock_wait=lock_wait)
         stores.append(store)
         return store
 
@@ -55,7 +59,7 @@ def open_store() -> Iterator[OpenStore]:
 
 @pytest.fixture
 def any_store(any_url: NewUrl, open_store: OpenStore) -> AnyStore:
-    def made(row_types: Iterable[type] = ()) -> SqlStore:
+    def made(row_types: Iterable[type] = ()) -> Store:
         store = open_store(any_url(), row_types)
         store.create_all()
         return store
@@ -85,17 +89,18 @@ def shared_schema(request: pytest.FixtureRequest) -> Iterator[Callable[[tuple[ty
         server.drop_schema(name, name)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.services)])
+@pytest.fixture(params=["dict", "sqlite", pytest.param("mariadb", marks=pytest.mark.services)])
 def emptied_store(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     open_store: OpenStore,
     shared_schema: Callable[[tuple[type, ...]], str],
 ) -> AnyStore:
-    def made(row_types: Iterable[type] = ()) -> SqlStore:
+    def made(row_types: Iterable[type] = ()) -> Store:
         rows = tuple(row_types)
-        if request.param == "sqlite":
-            store = open_store(f"sqlite:///{tmp_path}/emptied.db", rows)
+        if request.param != "mariadb":
+            url = "dict://" if request.param == "dict" else f"sqlite:///{tmp_path}/emptied.db"
+            store = open_store(url, rows)
             store.create_all()
             return store
         store = open_store(shared_schema(rows), rows)
