@@ -14,12 +14,14 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.rig.load import FLAVOR, CommandLoad, Loaded, UpdateLoad, instance_rows, server_rows
 from benchmarks.rig.plan import CellPlan
 from cells.house import Cell, House, save_edge
 from cells.rows import RosterRow
+
+if TYPE_CHECKING:
+    from benchmarks.rig.load import Loaded
 
 _ROWS_AT_ONCE = 1000
 
@@ -55,7 +57,7 @@ class Running:
                 from compute_cell.rows import PoolRow
 
                 unit.save(PoolRow(name="light", url="light:light", user="root", secret=b""))
-        self._loaded = Loaded(house, self.cell)
+        self._load = None if plan.bare else _loaded(house, self.cell)
         self._thread = threading.Thread(target=self.cell.node.run, name=f"cell-{self.cell.name}")
         self._thread.start()
 
@@ -95,6 +97,8 @@ class Running:
 
     def do_servers(self, count: int, leaf: str = "", owner: str = "") -> Mapping[str, Any]:
         """Fill in servers: as the API cell has them (`leaf`) or as their leaf does (`owner`)."""
+        from benchmarks.rig.load import instance_rows, server_rows
+
         now = self._house.clock()
         for first in range(0, count, _ROWS_AT_ONCE):
             last = min(count, first + _ROWS_AT_ONCE)
@@ -107,14 +111,20 @@ class Running:
 
     def do_commands(self, leaf: str, in_flight: int, seconds: float, servers: int) -> Mapping[str, Any]:
         """Commands to a leaf."""
+        from benchmarks.rig.load import CommandLoad
+
         return CommandLoad(self._loaded, leaf, in_flight, seconds, servers).run()
 
     def do_updates(self, in_flight: int, seconds: float, servers: int) -> Mapping[str, Any]:
         """Updates of the instances here."""
+        from benchmarks.rig.load import UpdateLoad
+
         return UpdateLoad(self._loaded, in_flight, seconds, servers).run()
 
     def do_image(self) -> Mapping[str, Any]:
         """An image that may be built from; light hosts never fetch it."""
+        from benchmarks.rig.load import FLAVOR
+
         role: Any = self.cell.role
         images = role.front.images
         image = images.create(name="bench", owner="local", disk_format="vhd", container_format="ovf")
@@ -129,12 +139,24 @@ class Running:
         with self.cell.store.unit(lock=False) as unit:
             return {"count": unit.count(ServerRow, Where(column="status", op="=", value=status))}
 
+    @property
+    def _loaded(self) -> "Loaded":
+        assert self._load is not None
+        return self._load
+
     def close(self) -> None:
         if self.cell.front is not None:
             self.cell.front.stop()
         self.cell.node.stop()
         self._thread.join(30)
         self.cell.store.close()
+
+
+def _loaded(house: House, cell: Cell) -> "Loaded":
+    # Loads know both roles: a cell whose memory is measured must not import them.
+    from benchmarks.rig.load import Loaded
+
+    return Loaded(house, cell)
 
 
 def _faces(plan: CellPlan) -> Mapping[str, Callable[[], Any]]:

@@ -41,6 +41,7 @@ class Wanted:
     listen: bool = False
     threads: int = 8
     tick: float = 1.0
+    bare: bool = False
 
 
 class Tree(Protocol):
@@ -146,6 +147,7 @@ def _plans(folder: Path, places: Mapping[CellName, Place], wanted: Wanted) -> di
         listen=wanted.listen,
         threads=wanted.threads,
         tick=wanted.tick,
+        bare=wanted.bare,
     )
 
 

@@ -26,11 +26,13 @@ class Edge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellPlan:
-    """All that is needed to run one cell. `hosts`: how many light hosts it has in its own process."""
+    """All that is needed to run one cell. `hosts`: how many light hosts it has in its own process. `bare`: nothing is
+    added to what a daemon has, so that its memory can be measured."""
 
     config: CellConfig
     edges: tuple[Edge, ...]
     hosts: int = 0
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ def plan_tree(
     listen: bool = False,
     threads: int = 8,
     tick: float = TICK,
+    bare: bool = False,
 ) -> dict[CellName, CellPlan]:
     """Certify every cell of the shape. The cells that are nobody's parent have hosts; API cells serve REST if `listen`,
     with their images in the folder `images`."""
@@ -79,7 +82,8 @@ def plan_tree(
             for each, its in shape.items()
             if name in its
         ]
-        plans[name] = CellPlan(config=config, edges=tuple(edges), hosts=hosts if above and name not in parents else 0)
+        own_hosts = hosts if above and name not in parents else 0
+        plans[name] = CellPlan(config=config, edges=tuple(edges), hosts=own_hosts, bare=bare)
     return plans
 
 
