@@ -80,7 +80,7 @@ class Database:
         self.tables: dict[str, dict[str, Row]] = {}
         self.generation = 0
         self.deletions: deque[Deletion] = deque(maxlen=_REMEMBERED_DELETIONS)
-        self.unsaved: dict[str, None] = {}
+        self.unsaved: dict[str, None] | None = None  # what a journal has still to write, where one follows
         self.changed: Callable[[], None] = lambda: None
         self._order: dict[str, None] = {}
         self._uuids: dict[tuple[str, str], str] = {}
@@ -175,7 +175,8 @@ class Database:
         self.deletions.append(
             Deletion(generation=self.generation, created=row.created, class_name=row.class_name, ref=row.ref)
         )
-        self.unsaved[row.ref] = None
+        if self.unsaved is not None:
+            self.unsaved[row.ref] = None
         self.changed()
 
     # -- inside --
@@ -185,7 +186,8 @@ class Database:
         row.changed = self.generation
         self._order.pop(row.ref, None)
         self._order[row.ref] = None
-        self.unsaved[row.ref] = None
+        if self.unsaved is not None:
+            self.unsaved[row.ref] = None
         self.changed()
 
     def _link(self, target: str, back: str, ref: str) -> None:

@@ -35,6 +35,8 @@ class Dom0:
         self.root = root.resolve()
         self.storage = storage
         self.socket = socket.resolve()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
         for folder in _FOLDERS:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         self._command("python3", shlex.quote(sys.executable))
@@ -65,6 +67,12 @@ class Dom0:
             link.symlink_to(self.storage.folder(sr).resolve(), target_is_directory=True)
         return str(link)
 
+    def stop(self) -> None:
+        """End the scripts that still run, as a host that goes down would; each may clear up after SIGTERM."""
+        self._stopped = True
+        for script in list(self._running):
+            script.terminate()
+
     def environment(self) -> dict[str, str]:
         return {
             "PATH": f"{self.root / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -82,21 +90,28 @@ class Dom0:
             raise Failure("XENAPI_MISSING_PLUGIN", name)
         call = method_call_text(function, [session, args]).decode()
         try:
-            done = subprocess.run(
+            script = subprocess.Popen(
                 [str(folder / name), call],
                 cwd=self.root,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
         except OSError:
             raise Failure("XENAPI_PLUGIN_FAILURE", "non-zero exit", "", "") from None
-        output, errors = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        if done.returncode < 0:
-            number = signal.Signals(-done.returncode).name
+        self._running.add(script)
+        if self._stopped:
+            script.terminate()
+        try:
+            said = script.communicate()
+        finally:
+            self._running.discard(script)
+        output, errors = (part.decode(errors="replace") for part in said)
+        if script.returncode < 0:
+            number = signal.Signals(-script.returncode).name
             raise Failure("XENAPI_PLUGIN_FAILURE", f"signal: {number}", output, errors)
-        if done.returncode:
+        if script.returncode:
             raise Failure("XENAPI_PLUGIN_FAILURE", "non-zero exit", output, errors)
         return _outcome(output)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xenapi_host.simulator.event import Registration
 
 Value = Any
+TASK_KEPT_SECONDS = 65 * 60
 CHAINLESS = ("dummy", "iso")  # SR types without files of ours: their disks are sizes only
 Spawn = Callable[[Callable[[], None]], None]
 PluginTwin = Callable[["Call", Row, dict[str, str]], str]
@@ -171,9 +172,18 @@ class Engine:
         )
 
     def start_task(self, label: str, session: Row | None) -> Row:
+        self._forget_old_tasks()
         fields: dict[str, Value] = {"name_label": label, "created": self.now(), "status": "pending"}
         fields["resident_on"] = self.pool["master"]
         return self.db.create("task", {**fields, "type": "<none/>", "backtrace": "()"})
+
+    def _forget_old_tasks(self) -> None:
+        """XAPI forgets a task 65 minutes after it ended. Tasks stand in the order in which they were made."""
+        oldest = time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(self.clock() - TASK_KEPT_SECONDS))
+        for task in list(self.db.tables.get("task", {}).values())[:10]:
+            if task["status"] == "pending" or str(task["finished"].value) > oldest:
+                return
+            self.db.delete(task)
 
 
 class Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,30 @@ from xenapi_host.simulator.server import PoolServer
 from xenapi_host.simulator.sr import mark_plugged
 from xenapi_host.simulator.vhd_storage import VhdStorage
 
+_STOP_SECONDS = 30.0
 World = Callable[[Engine], Engine]
+
+
+class Workers:
+    """Threads of background work, which are waited for when the pool stops."""
+
+    def __init__(self) -> None:
+        self._threads: set[threading.Thread] = set()
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._run, args=(work,), daemon=True, name="simulator-task")
+        self._threads.add(thread)
+        thread.start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            self._threads.discard(threading.current_thread())
+
+    def join(self) -> None:
+        for thread in list(self._threads):
+            thread.join(_STOP_SECONDS)
 
 
 class FullPool:
@@ -36,7 +60,8 @@ class FullPool:
         data.mkdir(parents=True, exist_ok=True)
         self.data = data.resolve()
         self.storage = VhdStorage(self.data / "sr")
-        self.engine = Engine(storage=self.storage, seed=seed, user=user, password=password)
+        self.workers = Workers()
+        self.engine = Engine(storage=self.storage, seed=seed, user=user, password=password, spawn=self.workers)
         self.engine.login_delay = login_delay
         self.journal = Journal(self.engine, self.data / "database.jsonl")
         self.restored = self.journal.restore()
@@ -67,6 +92,9 @@ class FullPool:
 
     def stop(self) -> None:
         self.server.stop()
+        for dom0 in self.engine.dom0s.values():
+            dom0.stop()
+        self.workers.join()
         with self.engine.lock:
             self.journal.save()
             self.journal.close()

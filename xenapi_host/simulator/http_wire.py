@@ -187,7 +187,8 @@ def serve_connection(connection: socket.socket, answer: Answer) -> None:
                 if response.close or response.status != 200 or response.stream or response.take:
                     return
         except Refused as refused:
-            connection.sendall(trouble(f'Failure("{refused}")').head())
+            response = trouble(f'Failure("{refused}")')
+            connection.sendall(response.head() + response.body)
         except (ConnectionError, TimeoutError, OSError):
             return  # the other side has gone; nothing is left to say
 

@@ -15,6 +15,7 @@ from xmlrpc.client import DateTime
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.engine import CHAINLESS, Engine
 
+LONGEST_TAIL = 10_000
 _FLEETING = {"session", "task"}
 
 
@@ -29,10 +30,12 @@ def _value(given: dict[str, Any]) -> Any:
 class Journal:
     """Follows one engine. `restore` fills an empty one and says whether there was anything to fill it with."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, engine: Engine, path: Path, *, longest_tail: int = LONGEST_TAIL) -> None:
         self._engine = engine
         self._path = path
+        self._longest_tail = longest_tail
         self._file: TextIO | None = None
+        self._written = 0  # lines since the file was last made fresh
 
     def restore(self) -> bool:
         if not self._path.exists():
@@ -79,7 +82,9 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
-        self._engine.db.unsaved.clear()
+        self._engine.db.unsaved = {}
+        self.close()
+        self._written = 0
         self._file = self._path.open("a", encoding="utf-8")
         self._engine.after_call = self.save
 
@@ -98,6 +103,9 @@ class Journal:
                 lines.append(self._line(row))
         self._file.writelines(lines)
         self._file.flush()
+        self._written += len(lines)
+        if self._written > self._longest_tail + 4 * len(db.rows):
+            self.follow()
 
     def close(self) -> None:
         if self._file is not None:

@@ -175,6 +175,9 @@ def allowed_operations(engine: Engine, vm: Row) -> list[str]:
 def operation(call: Call, vm: Row, name: str, *, with_task: bool = True) -> Iterator[None]:
     """The operation as clients see it while it runs: in current_operations, under a task of its own."""
     db, engine = call.db, call.engine
+    host = db.find("host", vm["resident_on"])
+    if host is not None and not db.rows[host["metrics"]]["live"]:
+        raise Failure("HOST_OFFLINE", host.ref)
     own = None
     if call.task_row is None and engine.tasks_for_calls and with_task:
         own = call.task_row = engine.start_task(call.method, call.session)
