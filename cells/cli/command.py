@@ -100,8 +100,9 @@ def configs_of(arguments: argparse.Namespace) -> tuple[CellConfig, ...]:
 
 
 def console() -> Console:
-    """Where pictures are drawn."""
-    return Console(highlight=False, soft_wrap=True)
+    """Where pictures are drawn; into a file or a pipe they may be wide."""
+    out = Console(highlight=False, soft_wrap=True)
+    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=200)
 
 
 def ago(at: Instant) -> str:
