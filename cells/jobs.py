@@ -31,11 +31,20 @@ class StoreJournal:
     """The journal of one job, in the cell's database. Each write checks, in its own transaction, that the lease under
     which the job runs is still at the same epoch."""
 
-    def __init__(self, store: Store, job: JobRow, epoch: int, stopping: Callable[[bytes], str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        job: JobRow,
+        epoch: int,
+        *,
+        stopping: Callable[[bytes], str],
+        held: Callable[[int, int], bool],
+    ) -> None:
         self._store = store
         self._job = job
         self._epoch = epoch
         self._stopping = stopping
+        self._held = held
 
     def get(self, step: str) -> Any:
         with self._store.unit(lock=False) as unit:
@@ -50,6 +59,13 @@ class StoreJournal:
             unit.save(JournalRow(job=self._job.id, step=step, value=pack(value)))
 
     def check(self) -> None:
+        if not self._held(self._job.shard, self._epoch):
+            self._look()
+        reason = self._stopping(self._job.id)
+        if reason:
+            raise Refusal("deleted", reason)
+
+    def _look(self) -> None:
         with self._store.unit(lock=False) as unit:
             lease = unit.get(LeaseRow, self._job.shard)
             job = unit.get(JobRow, self._job.id)
@@ -57,9 +73,6 @@ class StoreJournal:
             raise LeaseLost(f"shard {self._job.shard} was taken over")
         if job is None:
             raise LeaseLost("the job's end has been decided on already")
-        reason = self._stopping(self._job.id)
-        if reason:
-            raise Refusal("deleted", reason)
 
 
 class Workers(Protocol):
@@ -73,7 +86,8 @@ class Workers(Protocol):
 
 
 class Jobs:
-    """Starts jobs, at most `per_lane` at once on one lane, and reports their ends."""
+    """Starts jobs, at most `per_lane` at once on one lane, and reports their ends. `held` tells when no other daemon
+    can have this (shard, epoch) yet: then a check need not ask the database."""
 
     def __init__(
         self,
@@ -82,6 +96,7 @@ class Jobs:
         store: Store,
         clock: Clock,
         ended: Callable[[JobRow, JobEnded, int], None],
+        held: Callable[[int, int], bool] = lambda shard, epoch: False,
         threads: int = 16,
         per_lane: int = 4,
         workers: Workers | None = None,
@@ -90,6 +105,7 @@ class Jobs:
         self._store = store
         self._clock = clock
         self._ended = ended
+        self._held = held
         self._per_lane = per_lane
         self._lock = threading.Lock()
         self._known: dict[bytes, int] = {}
@@ -184,7 +200,9 @@ class Jobs:
                 self._pool.submit(self._run, job, epoch)
 
     def _run(self, row: JobRow, epoch: int) -> None:
-        journal = StoreJournal(self._store, row, epoch, lambda job: self._stop_early.get(job, ""))
+        journal = StoreJournal(
+            self._store, row, epoch, stopping=lambda job: self._stop_early.get(job, ""), held=self._held
+        )
         again: float | None = None
         end: JobEnded | None = None
         try:

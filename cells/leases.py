@@ -13,6 +13,7 @@ from cells.rows import SHARDS, DaemonRow, LeaseRow
 
 LEASE = 10 * SECOND
 RENEW = 3 * SECOND
+SKEW = 5 * SECOND
 
 
 class Shards:
@@ -33,6 +34,10 @@ class Shards:
 
     def holds(self, shard: int, now: Instant) -> bool:
         return shard in self._held and now < self._until
+
+    def is_sure(self, shard: int, epoch: int, now: Instant) -> bool:
+        """Whether nobody else can have taken the shard, even by a clock that is SKEW ahead of ours."""
+        return self._held.get(shard) == epoch and now + SKEW < self._until
 
     def renew(self, now: Instant) -> frozenset[int]:
         """Prolong what is ours, take our fair share of what is free, give back what is too much. The shards gained."""

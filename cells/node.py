@@ -149,6 +149,7 @@ class Node:
             store=store,
             clock=clock,
             ended=self._job_ended,
+            held=lambda shard, epoch: self._shards.is_sure(shard, epoch, clock()),
             threads=settings.threads,
             per_lane=settings.per_lane,
             workers=workers,
@@ -444,6 +445,14 @@ class Node:
         jobs = [item.job for item in items if item.job is not None]
         running = unit.get_many(JobRow, [(job.id,) for job in jobs]) if jobs else {}
         leases = unit.get_many(LeaseRow, [(job.shard,) for job in jobs]) if jobs else {}
+        servers = {
+            (item.received.record.server,)
+            for item in items
+            if item.received is not None and item.received.record.kind.of_server
+        }
+        if len(servers) > 1:
+            for row in self.role.of_server:
+                unit.get_many(row, sorted(servers))
         for item in items:
             if item.wake is not None:
                 if (item.wake,) not in waiting:

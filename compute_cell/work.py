@@ -1,15 +1,18 @@
 """The slow work of a compute cell: each kind of job is one call of the driver. Run in job threads; resumable.
 
 What the driver raises goes up as it is: Temporary is tried again, Permanent and Refusal end the job with their text.
+Before each call that changes something on a host the lease is looked at, so that a daemon that was frozen does one such
+call too many at most.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from cells import codec
 from cells.decision import Job
-from cells.errors import Permanent
+from cells.errors import Permanent, Refusal
 from cells.identity import Identity
 from cells.model import Secrets
 from cells.ports import Journal
@@ -30,6 +33,7 @@ from compute_cell.tasks import (
 from xenapi_host import driver
 from xenapi_host.facts import GIB, HostFacts, PoolFacts
 from xenapi_host.plan import plan_build
+from xenapi_host.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,38 @@ class Counting:
     reserve: float = 0.03
     cpu_ratio: float = 4.0
     disk_ratio: float = 1.0
+
+
+_ONLY_LOOKS = ("get_", "assert_")
+
+
+class LeasedSession(Session):
+    """A pool's session as one job may use it: `check` raises LeaseLost when the job is another daemon's now."""
+
+    def __init__(self, inner: Session, check: Callable[[], None]) -> None:
+        super().__init__(_LeasedDoor(inner, check), clock=inner.now, sleep=inner.sleep)
+        self._inner = inner
+        self.known = inner.known
+
+    @contextmanager
+    def exclusively(self, what: str) -> Iterator[None]:
+        with self._inner.exclusively(what):
+            yield
+
+
+class _LeasedDoor:
+    def __init__(self, inner: Session, check: Callable[[], None]) -> None:
+        self._inner = inner
+        self._check = check
+
+    def call(self, method: str, params: tuple[Any, ...]) -> Any:
+        if not method.rpartition(".")[2].startswith(_ONLY_LOOKS):
+            with suppress(Refusal):  # to be stopped early is heeded where the driver knows what to clear away
+                self._check()
+        return self._inner.call(method, *params)
+
+    def close(self) -> None:
+        """The pool's session stays open: it is everybody's."""
 
 
 class Work:
@@ -72,17 +108,17 @@ class Work:
     def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> str:
         plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on)
         headers = self._headers(task.spec.sealed)
-        session = self._pools.session(task.pool)
+        session = self._session(task.pool, journal)
         return driver.prepare_build(session, plan, journal, headers=headers).vm_uuid
 
     def _start(self, job: Job, task: StartTask, journal: Journal) -> str:
-        return driver.start_build(self._pools.session(task.pool), job.server, task.attempt, task.host).vm_uuid
+        return driver.start_build(self._session(task.pool, journal), job.server, task.attempt, task.host).vm_uuid
 
     def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
-        driver.destroy(self._pools.session(task.pool), job.server)
+        driver.destroy(self._session(task.pool, journal), job.server)
 
     def _power(self, job: Job, task: PowerTask, journal: Journal) -> None:
-        session = self._pools.session(task.pool)
+        session = self._session(task.pool, journal)
         match task.action:
             case "start":
                 driver.start(session, job.server, host=task.host)
@@ -95,22 +131,25 @@ class Work:
                 raise Permanent(f"no such power action: {other!r}")
 
     def _snapshot(self, job: Job, task: SnapshotTask, journal: Journal) -> None:
-        session = self._pools.session(task.pool)
+        session = self._session(task.pool, journal)
         driver.snapshot(session, job.server, task.image, journal, headers=self._headers(task.sealed))
 
     def _resize(self, job: Job, task: ResizeTask, journal: Journal) -> str:
         plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
-        session = self._pools.session(task.pool)
+        session = self._session(task.pool, journal)
         return driver.resize(session, plan, journal, clean_seconds=self._clean_seconds).vm_uuid
 
     def _confirm(self, job: Job, task: ConfirmTask, journal: Journal) -> None:
-        driver.confirm_resize(self._pools.session(task.pool), job.server)
+        driver.confirm_resize(self._session(task.pool, journal), job.server)
 
     def _revert(self, job: Job, task: RevertTask, journal: Journal) -> None:
-        driver.revert_resize(self._pools.session(task.pool), job.server)
+        driver.revert_resize(self._session(task.pool, journal), job.server)
 
     def _measure(self, job: Job, task: MeasureTask, journal: Journal) -> Measured:
         return measured(task.pool, driver.measure(self._pools.session(task.pool)), self._counting)
+
+    def _session(self, pool: str, journal: Journal) -> Session:
+        return LeasedSession(self._pools.session(pool), journal.check)
 
     def _headers(self, sealed: bytes) -> Mapping[str, str]:
         if not sealed:
