@@ -1,0 +1,56 @@
+"""The REST API as a WSGI server starts it: from a configuration file, sharing only the database with the daemons."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from api_cell.http.wsgi import CONFIG, application
+from api_cell.role import ApiRole
+from cells.errors import BadInput
+from cells.identity import RootKey, new_key
+from cells.store.sql import SqlStore
+from tests.support.requests import ask
+
+
+def a_config(folder: Path, role: str = "api") -> Path:
+    root = RootKey(os.urandom(32))
+    seed, public = new_key(os.urandom)
+    certificate = root.certify("east", os.urandom(16), role, public, 1)
+    for name, data in (("key", seed), ("certificate", certificate), ("root", root.public)):
+        (folder / name).write_text(data.hex())
+    config = {
+        "cell": "east",
+        "role": role,
+        "database": f"sqlite:///{folder}/east.db",
+        "broker": "memory://east",
+        "key": "key",
+        "certificate": "certificate",
+        "root": "root",
+        "settings": {"front": {"images": str(folder / "images"), "image_url": "http://127.0.0.1:9/image"}},
+    }
+    path = folder / "east.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_the_application_is_made_from_the_cells_configuration(tmp_path: Path) -> None:
+    path = a_config(tmp_path)
+    store = SqlStore(f"sqlite:///{tmp_path}/east.db", ApiRole.rows)
+    store.create_all()
+    app = application({CONFIG: str(path)})
+    try:
+        flavors = ask(app, "GET", "/v2.1/flavors").json["flavors"]
+        assert "m1.tiny" in [flavor["name"] for flavor in flavors]
+        assert ask(app, "GET", "/readyz").status_code == 200
+    finally:
+        app.api.store.close()
+        store.close()
+
+
+def test_a_configuration_that_cannot_serve_rest_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=CONFIG):
+        application({})
+    with pytest.raises(BadInput, match="only an API cell"):
+        application({CONFIG: str(a_config(tmp_path, "compute"))})
