@@ -8,7 +8,8 @@ from xmlrpc.client import DateTime, Fault, ResponseError, loads
 
 from xenapi_host.simulator.failure import Failure
 
-_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
+_NOT_IN_XML = {chr(code): "?" for code in (*range(32), 0xFFFE, 0xFFFF) if chr(code) not in "\t\n\r"}
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", **_NOT_IN_XML})
 # A body with a document type could name entities without end; no XenAPI client sends one.
 _REFUSED = (b"<!DOCTYPE", b"<!ENTITY")
 
