@@ -41,6 +41,10 @@ ALLOWED: dict[str, Rule] = {
             "resuming",
         ),
     ),
+    "server.pause": Rule(name="pause", states=(VmState.ACTIVE,)),
+    "server.unpause": Rule(name="unpause", states=(VmState.PAUSED,)),
+    "server.suspend": Rule(name="suspend", states=(VmState.ACTIVE,)),
+    "server.resume": Rule(name="resume", states=(VmState.SUSPENDED,)),
     "metadata": Rule(name="metadata", states=_AT_REST, tasks=("*",)),
 }
 

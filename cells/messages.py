@@ -136,6 +136,30 @@ class RebootServer:
     hard: bool = False
 
 
+@record("server.pause", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseServer:
+    """Stop its processors; memory stays on the host."""
+
+
+@record("server.unpause", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpauseServer:
+    """Let a paused server go on."""
+
+
+@record("server.suspend", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendServer:
+    """Save its memory on disk."""
+
+
+@record("server.resume", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeServer:
+    """Let a suspended server go on."""
+
+
 @record("server.snapshot", direction=Direction.DOWN, acknowledged=True, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotServer:
@@ -314,9 +338,10 @@ class Intent:
 @record("local.attempt_due", direction=Direction.LOCAL, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptDue:
-    """A placement attempt has had its time to be answered."""
+    """It is time to look after a placement attempt; at `until` it has had its time to be answered."""
 
     attempt: int
+    until: Instant = 0
 
 
 @record("local.grant_due", direction=Direction.LOCAL, of_server=True)

@@ -14,13 +14,17 @@ from cells.errors import Refusal
 from cells.messages import (
     ConfirmResize,
     JobEnded,
+    PauseServer,
     RebootServer,
     ResizeServer,
+    ResumeServer,
     RevertResize,
     ServerUnknown,
     SnapshotServer,
     StartServer,
     StopServer,
+    SuspendServer,
+    UnpauseServer,
 )
 from cells.model import PowerState, VmState
 from cells.names import Instant
@@ -151,6 +155,12 @@ COMMANDS: dict[type, Command] = {
     StartServer: Command(begin=_power("start", "powering-on"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     StopServer: Command(begin=_power("stop", "powering-off"), done=_state(VmState.STOPPED, PowerState.HALTED)),
     RebootServer: Command(begin=_power("reboot", "rebooting"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
+    PauseServer: Command(begin=_power("pause", "pausing"), done=_state(VmState.PAUSED, PowerState.PAUSED)),
+    UnpauseServer: Command(begin=_power("unpause", "unpausing"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
+    SuspendServer: Command(
+        begin=_power("suspend", "suspending"), done=_state(VmState.SUSPENDED, PowerState.SUSPENDED)
+    ),
+    ResumeServer: Command(begin=_power("resume", "resuming"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     SnapshotServer: Command(begin=_snapshot, done=_unchanged),
     ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed),
     ConfirmResize: Command(begin=resize.begin_confirm, done=resize.confirmed),

@@ -34,7 +34,7 @@ class DestroyTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerTask:
-    """start, stop, reboot or hard_reboot; `host` (a uuid) is where it is to start."""
+    """start, stop, reboot, hard_reboot, pause, unpause, suspend or resume; `host` (a uuid) is where it is to start."""
 
     pool: str
     action: str

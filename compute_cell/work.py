@@ -127,6 +127,14 @@ class Work:
             case "reboot" | "hard_reboot":
                 hard = task.action == "hard_reboot"
                 driver.reboot(session, job.server, journal, hard=hard, clean_seconds=self._clean_seconds)
+            case "pause":
+                driver.pause(session, job.server)
+            case "unpause":
+                driver.unpause(session, job.server)
+            case "suspend":
+                driver.suspend(session, job.server)
+            case "resume":
+                driver.resume(session, job.server)
             case other:
                 raise Permanent(f"no such power action: {other!r}")
 

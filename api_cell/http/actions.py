@@ -26,6 +26,26 @@ def reboot(call: Call) -> Answer:
     return ACCEPTED
 
 
+def pause(call: Call) -> Answer:
+    actions.pause(call.api, asking(call))
+    return ACCEPTED
+
+
+def unpause(call: Call) -> Answer:
+    actions.unpause(call.api, asking(call))
+    return ACCEPTED
+
+
+def suspend(call: Call) -> Answer:
+    actions.suspend(call.api, asking(call))
+    return ACCEPTED
+
+
+def resume(call: Call) -> Answer:
+    actions.resume(call.api, asking(call))
+    return ACCEPTED
+
+
 def resize(call: Call) -> Answer:
     wish = call.body["resize"]
     if wish.get("OS-DCF:diskConfig") == "AUTO":
@@ -75,10 +95,6 @@ NOT_SERVED = (
     "rebuild",
     "rescue",
     "unrescue",
-    "pause",
-    "unpause",
-    "suspend",
-    "resume",
     "createBackup",
     "shelve",
     "unshelve",

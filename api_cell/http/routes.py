@@ -50,6 +50,10 @@ ROUTES: tuple[Route, ...] = (
     Route(method="POST", path=_ACTION, action="os-start", handler=actions.start, schema=schemas.START),
     Route(method="POST", path=_ACTION, action="os-stop", handler=actions.stop, schema=schemas.STOP),
     Route(method="POST", path=_ACTION, action="reboot", handler=actions.reboot, schema=schemas.REBOOT),
+    Route(method="POST", path=_ACTION, action="pause", handler=actions.pause, schema=schemas.PAUSE),
+    Route(method="POST", path=_ACTION, action="unpause", handler=actions.unpause, schema=schemas.UNPAUSE),
+    Route(method="POST", path=_ACTION, action="suspend", handler=actions.suspend, schema=schemas.SUSPEND),
+    Route(method="POST", path=_ACTION, action="resume", handler=actions.resume, schema=schemas.RESUME),
     Route(method="POST", path=_ACTION, action="resize", handler=actions.resize, schema=schemas.RESIZE),
     Route(
         method="POST",

@@ -17,12 +17,16 @@ from cells.errors import AmbiguousCommit, CelltreeError
 from cells.messages import (
     ConfirmResize,
     DeleteServer,
+    PauseServer,
     RebootServer,
     ResizeServer,
+    ResumeServer,
     RevertResize,
     SnapshotServer,
     StartServer,
     StopServer,
+    SuspendServer,
+    UnpauseServer,
     kind_of,
 )
 from cells.model import Flavor
@@ -51,6 +55,22 @@ def stop(api: Api, asking: Asking) -> None:
 def reboot(api: Api, asking: Asking, *, hard: bool) -> None:
     rule = "server.reboot.hard" if hard else "server.reboot"
     _plain(api, asking, "reboot", RebootServer(hard=hard), rule=rule, detail="HARD" if hard else "")
+
+
+def pause(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "pause", PauseServer())
+
+
+def unpause(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "unpause", UnpauseServer())
+
+
+def suspend(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "suspend", SuspendServer())
+
+
+def resume(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "resume", ResumeServer())
 
 
 def confirm_resize(api: Api, asking: Asking) -> None:

@@ -89,6 +89,21 @@ def test_a_server_is_built_stopped_started_rebooted_and_deleted(tenant: Tenant) 
     assert not any(tenant.tree.vms(leaf) for leaf in tenant.tree.pools)
 
 
+def test_a_server_is_paused_and_suspended_and_goes_on(tenant: Tenant) -> None:
+    server = tenant.create()
+    assert tenant.status_after(server) == "ACTIVE"
+    for action, status, power in (
+        ("pause", "PAUSED", 3),
+        ("unpause", "ACTIVE", 1),
+        ("suspend", "SUSPENDED", 7),
+        ("resume", "ACTIVE", 1),
+    ):
+        tenant.act(server, action)
+        assert tenant.status_after(server) == status
+        assert tenant.shown(server)["OS-EXT-STS:power_state"] == power
+    assert tenant.ask("POST", f"/servers/{server}/action", {"resume": None}).status_code == 409
+
+
 @pytest.mark.parametrize(
     ("verdict", "flavor", "ram"), [("confirmResize", "m1.small", 1024), ("revertResize", "m1.tiny", 512)]
 )
