@@ -27,14 +27,18 @@ from cells.messages import (
     HelloDown,
     HelloUp,
     JobEnded,
+    PauseServer,
     RebootServer,
     ResizeServer,
+    ResumeServer,
     RevertResize,
     SignedCellRecord,
     SnapshotServer,
     StartServer,
     StopServer,
+    SuspendServer,
     Tick,
+    UnpauseServer,
 )
 from cells.model import CellRecord, CellState, Generation
 from cells.names import SECOND, CellName, Instant
