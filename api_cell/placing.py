@@ -13,7 +13,7 @@ from api_cell.rows import Phase, ServerRow, Tried
 from cells import codec
 from cells.decision import NOTHING, Decision
 from cells.errors import BadInput
-from cells.messages import Accepted, AttemptDue, BuildServer, Discard, Grant, Refused
+from cells.messages import Accepted, AttemptDue, BuildServer, Discard, Grant, Intent, Refused
 from cells.model import BuildSpec, Generation
 from cells.names import SECOND, CellName, Instant, id_from_text
 from cells.ports import View
@@ -26,6 +26,8 @@ from routing.roster import Roster
 from routing.weights import PlacementSettings
 
 MOST_NAMED = 20
+
+WAIT = SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ def place(here: Here, market: Market, view: View, row: ServerRow, now: Instant) 
     except BadInput as error:
         return failed(here, row, str(error), now, code=400)
     if isinstance(choice, NoRoom):
+        if choice.may_pass and now < row.created + here.attempt_time * SECOND:
+            return _wait(here, row, choice, now)
         return failed(here, row, _no_room(row, choice), now, explanation=choice.explanation)
     attempt = row.attempt + 1
     deadline = min(row.deadline, now + here.attempt_time * SECOND)
@@ -77,7 +81,8 @@ def place(here: Here, market: Market, view: View, row: ServerRow, now: Instant) 
     build = BuildServer(attempt=attempt, spec=replace(row.spec, sealed=sealed))
     explanation = codec.plain(choice.explanation.shortened())
     story = here.story(row, now, "placed", f"attempt {attempt}: offered to {choice.leaf}", explanation=explanation)
-    due = here.wake(deadline, AttemptDue(attempt=attempt), row)
+    look = min(deadline, now + market.settings.mute_after)
+    due = here.wake(look, AttemptDue(attempt=attempt, until=deadline), row)
     return Decision(
         save=(saved(offered, now), story),
         send=(here.record(choice.leaf, build, row, number=1, deadline=deadline),),
@@ -95,6 +100,12 @@ def _leaves_of(view: View, spec: BuildSpec, hint: str) -> frozenset[CellName] | 
     ids = [(id_from_text(each.strip(), f"hint {hint}"),) for each in text.split(",")]
     leaves = frozenset(row.leaf for row in view.get_many(ServerRow, ids).values() if row.leaf)
     return leaves or None
+
+
+def _wait(here: Here, row: ServerRow, none: NoRoom, now: Instant) -> Decision:
+    """Leaves that are out of reach may be back soon: the server stays in BUILD and is placed again."""
+    again = here.wake(now + WAIT, Intent(action="place", number=1), row)
+    return Decision(save=(saved(row, now),), wake=(again,), notes=(f"waits for a leaf: {none.summary()}",))
 
 
 def _no_room(row: ServerRow, none: NoRoom) -> str:
@@ -169,11 +180,14 @@ def refused(here: Here, market: Market, view: View, received: Received, body: Re
     return Decision(save=(story,)) + _next(here, market, view, row, body.code, body.reason, now)
 
 
-def attempt_due(here: Here, market: Market, view: View, received: Received, attempt: int, now: Instant) -> Decision:
-    """The leaf had its time to answer the offer."""
+def attempt_due(here: Here, market: Market, view: View, received: Received, body: AttemptDue, now: Instant) -> Decision:
+    """The leaf had its time to answer the offer, or has itself fallen silent meanwhile."""
     row = view.get(ServerRow, received.record.server)
-    if row is None or row.attempt != attempt or row.phase is not Phase.OFFERED:
+    if row is None or row.attempt != body.attempt or row.phase is not Phase.OFFERED:
         return NOTHING
+    entry = market.roster.get(row.leaf)
+    if now < body.until and entry is not None and entry.is_fresh(now, market.settings.mute_after):
+        return Decision(wake=(here.wake(min(body.until, now + market.settings.mute_after), body, row),))
     return _next(here, market, view, row, "no_answer", "did not answer in time", now)
 
 

@@ -99,7 +99,7 @@ class ApiRole:
                 self._here, self._market(), view, received, body, now
             ),
             AttemptDue: lambda view, received, body, now: placing.attempt_due(
-                self._here, self._market(), view, received, body.attempt, now
+                self._here, self._market(), view, received, body, now
             ),
             Expired: lambda view, received, body, now: wishes.expired(
                 self._here, self._market(), view, received, body, now

@@ -32,9 +32,12 @@ class Ask:
 
 Filter = Callable[[Entry, Ask], str]
 
+NO_WAY = "no open way leads there"
+MUTE = "not heard of lately"
+
 
 def has_a_way(entry: Entry, ask: Ask) -> str:
-    return "" if entry.record.name in ask.open else "no open way leads there"
+    return "" if entry.record.name in ask.open else NO_WAY
 
 
 def is_enabled(entry: Entry, ask: Ask) -> str:
@@ -42,7 +45,7 @@ def is_enabled(entry: Entry, ask: Ask) -> str:
 
 
 def is_fresh(entry: Entry, ask: Ask) -> str:
-    return "" if ask.now - entry.arrived <= ask.mute_after else "not heard of lately"
+    return "" if ask.now - entry.arrived <= ask.mute_after else MUTE
 
 
 def admits_project(entry: Entry, ask: Ask) -> str:

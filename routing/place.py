@@ -12,7 +12,7 @@ from cells.model import BuildSpec
 from cells.names import CellName, Instant
 from routing.candidates import Candidates
 from routing.demand import Demand, demand_of
-from routing.filters import Ask, filters_for, why_no_room
+from routing.filters import MUTE, NO_WAY, Ask, filters_for, why_no_room
 from routing.reservations import Reservations
 from routing.weights import PlacementSettings, draw_one, freshness, room_share
 
@@ -95,6 +95,12 @@ class NoRoom:
     @property
     def reasons(self) -> dict[CellName, str]:
         return dict(self.explanation.refused)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether waiting may help without anybody giving room back: a leaf is out of reach, or none is known."""
+        reasons = self.reasons.values()
+        return not reasons or any(reason in (NO_WAY, MUTE) for reason in reasons)
 
     def summary(self) -> str:
         """One line: how many leaves said what."""
