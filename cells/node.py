@@ -109,6 +109,7 @@ class _Batch:
     done: list[bytes] = field(default_factory=list)
     stop: list[bytes] = field(default_factory=list)
     wakes: list[Instant] = field(default_factory=list)
+    repeated: bool = False
 
 
 class Node:
@@ -274,7 +275,7 @@ class Node:
             with self.store.unit(lock=False) as unit:
                 rows = unit.find(
                     WakeRow, Where(column="shard", op="in", value=mine), Where(column="due", op="<=", value=now),
-                    order=("due",), limit=most,
+                    order=("due", "id"), limit=most,
                 )  # fmt: skip
         except Temporary:
             return []
@@ -477,6 +478,7 @@ class Node:
                 batch.acks[record.origin].append(record.id)
                 if (record.id,) in known or record.deadline + INBOX_KEPT < now:
                     self.counts["repeated"] += 1
+                    batch.repeated = True
                     continue
                 known.add((record.id,))
                 unit.save(InboxRow(id=record.id, expires=min(record.deadline, now + 24 * INBOX_KEPT) + INBOX_KEPT))
@@ -558,6 +560,8 @@ class Node:
     def _after(self, batch: _Batch, now: Instant) -> None:
         for id in batch.done:
             self._unsent.pop(id, None)
+        if batch.repeated:
+            self._pump.turn_ways()
         if batch.done and self.acknowledged is not None:
             self.acknowledged(batch.done)
         for record, data in batch.send:
@@ -627,6 +631,8 @@ class Node:
             for id, unsent in due:
                 heapq.heappush(self._retries, (unsent.next_try, id))
             raise
+        if there:
+            self._pump.turn_ways()
         for id, unsent in due:
             if (id,) not in there:
                 del self._unsent[id]

@@ -96,6 +96,7 @@ class Pump:
         self._serials: OrderedDict[int, tuple[CellName, CellName, tuple[bytes, ...]]] = OrderedDict()
         self._queued: set[bytes] = set()
         self._ref = 0
+        self._turn = 0
         self._retry: list[bytes] = []
         self._dropped: list[tuple[Packet, str]] = []
         self._settled: list[Any] = []
@@ -131,11 +132,15 @@ class Pump:
 
     # --- in ---
 
+    def turn_ways(self) -> None:
+        """Something had to be sent again, by us or to us: what is sent from now on goes by the next good way."""
+        self._turn += 1
+
     def send(self, destination: CellName, id: bytes, data: bytes, deadline: Instant, now: Instant) -> bool:
         """Queue one of our records; False when no way to the destination is known now."""
         if id in self._queued:
             return True
-        hop = self._choose(destination, (), now)
+        hop = self._choose(destination, (), now, self._turn)
         if hop is None:
             return False
         edge = self._edges[hop]
@@ -191,13 +196,15 @@ class Pump:
 
     # --- inside ---
 
-    def _choose(self, destination: CellName, tried: Iterable[CellName], now: Instant) -> CellName | None:
+    def _choose(self, destination: CellName, tried: Iterable[CellName], now: Instant, turn: int = 0) -> CellName | None:
         hops = [hop for hop in self._next_hops(destination, now) if hop in self._edges and hop not in tried]
         if not hops:
             return None
-        for hop in hops:
-            if self._edges[hop].down_until <= now and self._avoid.get((destination, hop), 0) <= now:
-                return hop
+        good = [
+            hop for hop in hops if self._edges[hop].down_until <= now and self._avoid.get((destination, hop), 0) <= now
+        ]
+        if good:
+            return good[turn % len(good)]
         return min(hops, key=lambda hop: (self._avoid.get((destination, hop), 0), self._edges[hop].down_until))
 
     def _forward(self, item: _Passing, now: Instant) -> None:

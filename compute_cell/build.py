@@ -183,7 +183,7 @@ def delete(here: Here, view: View, received: Received, body: DeleteServer, now: 
         return here.changed(numbered, now)
     if instance.phase is Phase.UNDOING:
         return Decision(save=(numbered,))
-    return undo(here, numbered, now)
+    return undo(here, numbered, now) + Decision(notes=("deleting",))
 
 
 def _tombstone(here: Here, view: View, record: Record, body: DeleteServer, now: Instant) -> Decision:
@@ -205,7 +205,7 @@ def _tombstone(here: Here, view: View, record: Record, body: DeleteServer, now: 
         number=record.number,
         forget=body.build_deadline,
     )
-    return _gone(here, gone, now)
+    return _gone(here, gone, now) + Decision(notes=("not here yet: a tombstone is left",))
 
 
 def undo(here: Here, instance: InstanceRow, now: Instant) -> Decision:

@@ -112,20 +112,22 @@ class Story:
         self._tree.open(cell, daemon)
 
     def do_freeze(self, name: str, when: str = "", step: str = "", seconds: str = "") -> None:
-        """freeze DAEMON, or freeze DAEMON before|after STEP SECONDS: in the middle of a job, while the others go on"""
+        """freeze DAEMON, or freeze CELL before|after STEP SECONDS: the daemon that makes this step, in the middle of
+        it, while the others go on"""
         tree = self._tree
         if not when:
             tree.freeze(name)
             return
 
         def stand_still() -> None:
-            tree.freeze(name)
-            self.lines.append(f"{self._time()} {name} is frozen")
+            daemon = tree.turn
+            tree.freeze(daemon)
+            self.lines.append(f"{self._time()} {daemon} is frozen")
             tree.run(float(seconds))
-            self.lines.append(f"{self._time()} {name} goes on")
-            tree.thaw(name)
+            self.lines.append(f"{self._time()} {daemon} goes on")
+            tree.thaw(daemon)
 
-        tree.steps[name.partition("/")[0]].strike(stand_still, **{when: step})  # type: ignore[arg-type]
+        tree.steps[name].strike(stand_still, **{when: step})  # type: ignore[arg-type]
 
     def do_thaw(self, name: str) -> None:
         self._tree.thaw(name)

@@ -88,6 +88,7 @@ class Tree:
     steps: dict[str, Steps] = field(default_factory=dict)
     frozen: dict[str, Cell] = field(default_factory=dict)
     trace: Callable[..., None] | None = None
+    turn: str = ""  # whose step is under way
 
     def __getitem__(self, name: str) -> Cell:
         return self.house.cells[name]
@@ -104,11 +105,14 @@ class Tree:
         cell = self.house.cells.get(name)
         if cell is None:
             return False
+        before, self.turn = self.turn, name
         try:
             return cell.node.step()
         except Killed:
             self.crash(name)
             return True
+        finally:
+            self.turn = before
 
     def run(self, seconds: float) -> None:
         """Let time pass in steps of a quarter of a second, everything that comes due being done."""

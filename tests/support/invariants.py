@@ -1,4 +1,4 @@
-"""What must be so in every tree: at any moment (`validate`), and when everything has come to rest (`validate_quiet`)."""
+"""What must be so in every tree: at any moment (`validate`), and when all has come to rest (`validate_quiet`)."""
 
 from collections import Counter, defaultdict
 from typing import Any
