@@ -60,6 +60,7 @@ class ApiRole:
 
     name = "api"
     rows: tuple[type, ...] = (*MACHINERY, *ROWS)
+    of_server: tuple[type, ...] = (ServerRow,)
 
     def __init__(
         self,

@@ -169,10 +169,13 @@ class Journal(Protocol):
 
 
 class Role(Protocol):
-    """What a cell is for. `decide` and `next_hops` touch nothing but the view and the role's own memory of the tree."""
+    """What a cell is for. `decide` and `next_hops` touch nothing but the view and the role's own memory of the tree.
+    `of_server`: the rows, with a server's id as their key, that records about a server are decided on; the node reads
+    those of a whole batch at once."""
 
     name: str
     rows: tuple[type, ...]
+    of_server: tuple[type, ...]
 
     def load(self, view: View, now: Instant) -> None:
         """Fill memory from rows, at start and now and then (other daemons of the cell change them too)."""

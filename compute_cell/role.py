@@ -83,6 +83,7 @@ class ComputeRole:
 
     name = "compute"
     rows: tuple[type, ...] = (*MACHINERY, *ROWS)
+    of_server: tuple[type, ...] = (InstanceRow,)
 
     def __init__(
         self,
