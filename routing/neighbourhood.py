@@ -5,7 +5,7 @@ started, or that shares its cell with others, knows what they know.
 
 from collections.abc import Callable, Iterable
 
-from cells.decision import NOTHING, Decision
+from cells.decision import NOTHING, Decision, Remove
 from cells.errors import BadInput
 from cells.messages import HelloDown, HelloUp, SignedCellRecord
 from cells.model import CellRecord, CellState
@@ -75,8 +75,9 @@ class Neighbourhood:
         return self._concluded(heard, tuple(entry.row() for entry in news))
 
     def hellos(self, own: SignedCellRecord | None, now: Instant, new_id: Callable[[], Id]) -> Decision:
-        """What to tell every neighbour, at a tick or sooner. `own` is this cell's newest record, signed; it has a new
-        generation at every tick, or others take this cell for stale. An API cell needs none: it has no parents."""
+        """What to tell every neighbour, at a tick or sooner, and which cells to forget. `own` is this cell's newest
+        record, signed; it has a new generation at every tick, or others take this cell for stale. An API cell needs
+        none: it has no parents."""
         send: list[Record] = []
         if own is not None:
             self._own_epoch = self._verify(own).generation.epoch
@@ -98,7 +99,7 @@ class Neighbourhood:
                 )
                 for body in bodies
             )
-        return Decision(send=tuple(send))
+        return Decision(save=self._forget_detached(now), send=tuple(send))
 
     # --- asking ---
 
@@ -172,6 +173,16 @@ class Neighbourhood:
             if (entry := self.roster.get(name)) is not None and entry.is_fresh(now, self.mute_after)
         ]
         return checksum([*fresh, (self.here, self._own_epoch or 0)])
+
+    def _forget_detached(self, now: Instant) -> tuple[Remove, ...]:
+        """Cells that no way leads to any more and that have gone silent leave the roster. One that has servers stays,
+        so that they go on showing as out of reach; so does a silent cell with a way: it is dead, not detached."""
+        stale = set(self.roster.stale(now, self.mute_after)) - self.topology.below()
+        gone = sorted(stale - set(self.roster.holding_servers(stale)))
+        if gone:
+            self.roster = self.roster.without(gone)
+            self._merge((), gone)
+        return tuple(Remove(row=RosterRow, key=(name,)) for name in gone)
 
     def _merge(self, entries: Iterable[Entry], gone: Iterable[CellName] = ()) -> None:
         arrived = tuple(entries)
