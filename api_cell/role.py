@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from api_cell import mirror, placing, wishes
+from api_cell import audit, mirror, placing, wishes
 from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
 from api_cell.http.serve import Served
 from api_cell.placing import Market
 from api_cell.rows import ROWS, Phase, ServerRow
 from cells import codec
+from cells.audit import Audit
 from cells.config import fill
 from cells.decision import NOTHING, Decision, Job
 from cells.errors import BadInput, Permanent
@@ -143,6 +144,9 @@ class ApiRole:
 
     def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
         return self.neighbourhood.topology.next_hops(destination, now)
+
+    def audit(self, view: View) -> Audit:
+        return audit.audit(self._here.name, self.neighbourhood.roster, view)
 
     def work(self, job: Job, journal: Journal) -> Any:
         if job.kind == "image.give_up" and self.front is not None and self.front.images is not None:

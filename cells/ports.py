@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from cells.audit import Audit
 from cells.decision import Decision, Job
 from cells.names import CellName, Instant
 from cells.record import Received
@@ -185,6 +186,9 @@ class Role(Protocol):
 
     def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
         """The neighbours a packet for this cell may go to next, best first; empty when it cannot be reached."""
+
+    def audit(self, view: View) -> Audit:
+        """What this cell says of its servers, its hosts and the capacity it knows of."""
 
     def work(self, job: Job, journal: Journal) -> Any:
         """Do slow work, in a thread of its own; the result is what JobEnded carries. Raises Temporary, Permanent."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cells import codec
+from cells.audit import Audit
 from cells.config import fill
 from cells.decision import NOTHING, Decision, Job
 from cells.errors import Permanent
@@ -45,7 +46,7 @@ from cells.names import SECOND, CellName, Instant
 from cells.ports import Journal, NewId, Store, View, Where
 from cells.record import NO_SERVER, Received
 from cells.rows import MACHINERY, CounterRow, SettingRow
-from compute_cell import build, commands, hosts, inventory, reports
+from compute_cell import audit, build, commands, hosts, inventory, reports
 from compute_cell.answers import Here
 from compute_cell.pools import Pools
 from compute_cell.rows import ROWS, GroupRow, HostRow, InstanceRow, Phase, PoolRow
@@ -164,6 +165,9 @@ class ComputeRole:
 
     def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
         return self.neighbourhood.topology.next_hops(destination, now)
+
+    def audit(self, view: View) -> Audit:
+        return audit.audit(self._here.name, view)
 
     def work(self, job: Job, journal: Journal) -> Any:
         return self._work(job, journal)

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -71,8 +72,7 @@ class DictStore:
         self.database = open_database(url)
         self.lock_wait = lock_wait
         self.commits = 0
-        _, self._tables = row_tables(row_types)
-        self._checks = {row: _checks(table) for row, table in self._tables.items()}
+        self._tables, self._checks = _tables(tuple(row_types))
 
     @contextmanager
     def unit(self, *, lock: bool = True) -> Iterator["DictUnit"]:
@@ -151,6 +151,11 @@ class DictUnit:
         self._drafts: dict[type, _Draft] = {}
         self._failed: Exception | None = None
         self._is_writer = False
+
+    @property
+    def wrote(self) -> bool:
+        """Whether there is anything to commit."""
+        return any(draft.inserts or draft.saves or draft.removes for draft in self._drafts.values())
 
     # --- reading ---
 
@@ -383,8 +388,17 @@ def _sort_key(order: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
 
 # --- what fits a column ---
 
+_Checks = tuple[tuple[str, Callable[[Any], Any]], ...]
 
-def _checks(table: RowTable) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+
+@cache
+def _tables(row_types: tuple[type, ...]) -> tuple[dict[type, RowTable], dict[type, _Checks]]:
+    """Worked out once for every store of these rows."""
+    _, tables = row_tables(row_types)
+    return tables, {row: _checks(table) for row, table in tables.items()}
+
+
+def _checks(table: RowTable) -> _Checks:
     return tuple((column.name, check) for column in table.columns.values() if (check := _check_of(column)))
 
 
@@ -415,16 +429,3 @@ def _fits_string(value: str) -> None:
 def _fits_number(value: float) -> None:
     if not -_LARGEST <= value < _LARGEST:
         raise ValueError("takes 64 bits")
-
-
-def snapshot(database: DictDatabase) -> dict[str, dict[Key, Any]]:
-    """The tables as they are: a backup."""
-    return {name: dict(rows) for name, rows in database.tables.items()}
-
-
-def restore(database: DictDatabase, backup: dict[str, dict[Key, Any]]) -> None:
-    """Put the tables back to a backup."""
-    with database.writer:
-        for name, rows in backup.items():
-            database.tables[name].clear()
-            database.tables[name].update(rows)

@@ -1,0 +1,595 @@
+"""One simulated run: a heap of things to happen in virtual time, and the cells they happen to.
+
+The cells run their own loops; this is their clock, their network, their hosts, and whatever happens to them. After
+every event the invariants that hold at every moment are checked of the cells that have committed something; after the
+plan's time all heals, the tree comes to rest, and then the others are.
+"""
+
+import hashlib
+import heapq
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from cells.audit import Audit, PoolFacts, Standing
+from cells.config import CellConfig
+from cells.decision import Decision
+from cells.errors import CelltreeError
+from cells.house import Cell, role_class, save_edge
+from cells.identity import RootKey, new_key
+from cells.model import CellState
+from cells.names import SECOND, CellName, Instant, id_text
+from cells.parts import part
+from cells.record import NO_SERVER, Received
+from cells.rows import EdgeRow, JobRow, OutboxRow, ParkedRow, SettingRow
+from cells.simulation.house import Build, SimulatedHouse
+from cells.simulation.invariants import Breach, Memory, at_every_step, at_rest
+from cells.simulation.mishaps import HAPPEN
+from cells.simulation.network import Network
+from cells.simulation.plan import Ask, Mishap, Plan
+from cells.simulation.store import SimulatedStore
+from cells.simulation.strands import Crew, Killed
+from cells.store.dicts import DictStore
+
+START: Instant = 1_750_000_000 * SECOND
+PATIENCE = 1500.0
+LOOK_EVERY = 5.0
+TICK = 3.0
+_LINES = 6000
+
+
+@dataclass(slots=True, kw_only=True)
+class Daemon:
+    """One running daemon."""
+
+    name: str
+    cell: Cell
+    crew: Crew
+    frozen: bool = False
+    due: float = -1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Trap:
+    """A crash that waits for a step: it springs at the nth from now."""
+
+    step: str
+    left: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Place:
+    """A cell as it outlives its daemons. `host_fault`, `database_fault`: how likely a call or a unit fails."""
+
+    name: CellName
+    config: CellConfig
+    store: SimulatedStore
+    outside: DictStore
+    pool: Any = None
+    desk: Any = None
+    traps: list[Trap] = field(default_factory=list)
+    decided: list[tuple[Received, Decision]] = field(default_factory=list)
+    host_fault: float = 0.0
+    database_fault: float = 0.0
+    slow: bool = False
+    hosts_down: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a run. `breach` is None when every promise was kept. `ended`: virtual seconds until rest."""
+
+    plan: Plan
+    breach: Breach | None
+    trace: str
+    events: int
+    ended: float
+    counts: Counter[str]
+    lines: tuple[str, ...] = ()
+
+
+class World:
+    """Runs a plan once. `tell`: keep the lines of what happened, for the story of a failure."""
+
+    def __init__(self, plan: Plan, build: Build | None = None, *, tell: bool = False) -> None:
+        self.plan = plan
+        self.build = build or Build()
+        self.time = 0.0
+        self.events = 0
+        self.counts: Counter[str] = Counter()
+        self.memory = Memory()
+        self.lines: deque[str] = deque(maxlen=_LINES)
+        self.healed = False
+        self._tell = tell
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._doomed: list[str] = []
+        self._dirty: dict[CellName, None] = {}
+        self._breach: Breach | None = None
+        self.chance = random.Random(f"celltree world {plan.seed}")
+        self._bytes = random.Random(f"celltree bytes {plan.seed}")
+        self.network = Network(random.Random(f"celltree network {plan.seed}"), self.later, self.wake)
+        self.network.note = self.note
+        self.network.acks_early = self.build.acks_early
+        self.network.before_ack = lambda cell: self._step(cell, "before ack")
+        self.house = SimulatedHouse(
+            self.build, clock=self.clock, random_bytes=self._bytes.randbytes, network=self.network
+        )
+        self.places: dict[CellName, Place] = {}
+        self.daemons: dict[str, Daemon] = {}
+        self.edges = {(parent, child) for child, parents in plan.shape.items() for parent in parents}
+        self.servers: dict[int, tuple[Ask, bytes]] = {}
+        self.audits: dict[CellName, Audit] = {}
+        self._make()
+
+    # --- the run ---
+
+    def run(self) -> Outcome:
+        try:
+            for ask in self.plan.asks:
+                self.at(ask.at, partial(self.ask, ask))
+            for mishap in self.plan.mishaps:
+                self.at(mishap.at, partial(self.strike, mishap))
+            self.at(self.plan.seconds, self.heal)
+            self.at(self.plan.seconds + LOOK_EVERY, self._look)
+            limit = self.plan.seconds + PATIENCE
+            while self._heap and self._breach is None and not self._over and self.time < limit:
+                self._next()
+            if self._breach is None and not self._over:
+                self._breach = self.not_at_rest()
+        finally:
+            self.close()
+        return Outcome(
+            plan=self.plan,
+            breach=self._breach,
+            trace=self._hash.hexdigest(),
+            events=self.events,
+            ended=self.time,
+            counts=self.counts + self.network.counts,
+            lines=tuple(self.lines),
+        )
+
+    _over = False
+
+    def _next(self) -> None:
+        self.time, _, act = heapq.heappop(self._heap)
+        self.events += 1
+        act()
+        while self._doomed:
+            self.crash(self._doomed.pop(), self.chance.uniform(0.2, 6.0))
+        if self._dirty:
+            self._check()
+
+    def close(self) -> None:
+        """End every strand."""
+        for daemon in self.daemons.values():
+            daemon.crew.shutdown()
+        for place in self.places.values():
+            place.store.close()
+
+    # --- time ---
+
+    def clock(self) -> Instant:
+        return START + int(self.time * SECOND)
+
+    def at(self, time: float, act: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._heap, (max(time, self.time), self._order, act))
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        self.at(self.time + seconds, act)
+
+    def note(self, line: str) -> None:
+        """A line of the trace."""
+        self._hash.update(f"{self.time:.6f} {line}\n".encode())
+        if self._tell:
+            self.lines.append(f"{self.time:10.3f}  {line}")
+
+    # --- cells ---
+
+    def _make(self) -> None:
+        root = RootKey(self._bytes.randbytes(32))
+        for name, above in self.plan.shape.items():
+            self.places[name] = self._place(name, root, "compute" if above else "api")
+            self.open(name)
+        for parent, child in sorted(self.edges):
+            self.save_edge(parent, child)
+
+    def _place(self, name: CellName, root: RootKey, role: str) -> Place:
+        seed, public = new_key(self._bytes.randbytes)
+        certificate = root.certify(name, self.house.new_id(), role, public, self.clock())
+        settings: dict[str, Any] = {"mute_after": 15.0}
+        if role == "compute":
+            settings |= {"measure_every": 20.0, "digest_every": 10.0, "clean_seconds": 0.0}
+        else:
+            settings |= {"attempt_time": 12, "command_time": 90}
+        url = f"dict://{id(self)}-{name}"
+        config = CellConfig(
+            cell=name,
+            role=role,
+            database=url,
+            broker=f"memory://{name}",
+            key=seed.hex(),
+            certificate=certificate.hex(),
+            root=root.public.hex(),
+            tick=TICK,
+            threads=0,
+            settings=settings,
+        )
+        rows = role_class(role).rows
+        store = self.build.store(url, rows)
+        store.create_all()
+        place = Place(name=name, config=config, store=store, outside=DictStore(url, rows))
+        store.step = partial(self._step, name)
+        store.fails = partial(self._database_fails, place)
+        store.begun = place.decided.clear
+        store.committed = partial(self._committed, place)
+        if name in self.plan.hosts:
+            number = int.from_bytes(hashlib.blake2b(f"{self.plan.seed} {name}".encode(), digest_size=4).digest(), "big")
+            shared = name in self.plan.shared
+            place.pool = part("light_pool")(name, self.plan.hosts[name], number, lambda: self.clock() / SECOND, shared)
+        if role == "api":
+            poke = partial(self.poke, name)
+            place.desk = part("desk")(name, place.outside, self.clock, self.house.new_id, poke)
+        return place
+
+    def open(self, name: str) -> Daemon:
+        """Start a daemon (CELL or CELL/DAEMON) over its cell's store."""
+        cell_name, _, daemon = name.partition("/")
+        place = self.places[cell_name]
+        config = replace(place.config, daemon=daemon) if daemon else place.config
+        crew = Crew(self.later, partial(self.wake, cell_name))
+        self.house.crew = crew
+        faces = {}
+        if place.pool is not None:
+            around = partial(self._around, place, name, crew)
+            faces[cell_name] = lambda: place.pool.session(around, crew.sleep, self.build.blind)
+        steps, place.store.step = place.store.step, lambda _: None
+        fails, place.store.fails = place.store.fails, lambda: ""
+        cell = self.house.open(config, store=place.store, faces=faces)
+        place.store.step, place.store.fails = steps, fails
+        cell.node.trace = partial(self._decided, place)
+        if place.pool is not None and not daemon and self.time == 0:
+            with place.outside.unit() as unit:
+                part("pool")(
+                    unit,
+                    cell.identity,
+                    self._bytes.randbytes,
+                    name=cell_name,
+                    url=f"light:{cell_name}",
+                    user="root",
+                    password="xen",
+                )
+        found = self.daemons[name] = Daemon(name=name, cell=cell, crew=crew)
+        self.counts["starts"] += 1
+        self.note(f"start {name}")
+        self._schedule(found, 0.001)
+        return found
+
+    def crash(self, name: str, back_after: float | None) -> None:
+        """kill -9; started again after so many seconds, if at all."""
+        daemon = self.daemons.pop(name, None)
+        if daemon is None:
+            return
+        self.note(f"crash {name}")
+        self.counts["crashes"] += 1
+        self.house.kill(name)
+        if back_after is not None and "/" not in name:
+            self.later(back_after, partial(self.back, name))
+
+    def back(self, name: str) -> None:
+        if name not in self.daemons:
+            self.open(name)
+
+    def doom(self, name: str) -> None:
+        """Crash it when this event is over."""
+        self._doomed.append(name)
+
+    def save_edge(self, parent: CellName, child: CellName) -> None:
+        """Register an edge at both ends, as an administrator does."""
+        up, down = self.places[parent], self.places[child]
+        for one, other, is_parent in ((up, down, False), (down, up, True)):
+            who = self.identity(one.name)
+            with one.outside.unit() as unit:
+                uuid = self.identity(other.name).says.uuid
+                save_edge(unit, who, uuid, other.name, is_parent, other.config.broker, self._bytes.randbytes)
+        self.edges.add((parent, child))
+
+    def remove_edge(self, parent: CellName, child: CellName) -> None:
+        from cells.decision import Remove
+
+        for one, other in ((parent, child), (child, parent)):
+            with self.places[one].outside.unit() as unit:
+                unit.save(Remove(row=EdgeRow, key=(other,)))
+        self.edges.discard((parent, child))
+
+    def identity(self, name: CellName) -> Any:
+        if name not in self._identities:
+            self._identities[name] = self.daemons[name].cell.identity
+        return self._identities[name]
+
+    @property
+    def _identities(self) -> dict[CellName, Any]:
+        found: dict[CellName, Any] = self.__dict__.setdefault("_known_identities", {})
+        return found
+
+    # --- turns ---
+
+    def wake(self, cell: CellName) -> None:
+        """There is something for this cell's daemons."""
+        for name in (cell, f"{cell}/b"):
+            daemon = self.daemons.get(name)
+            if daemon is not None and not daemon.frozen:
+                self._schedule(daemon, self.chance.uniform(0.0001, 0.003))
+
+    def poke(self, cell: CellName) -> None:
+        for name in (cell, f"{cell}/b"):
+            if name in self.daemons:
+                self.daemons[name].cell.node.poke()
+        self.wake(cell)
+
+    def _schedule(self, daemon: Daemon, seconds: float) -> None:
+        due = self.time + seconds
+        if daemon.due < 0 or due < daemon.due:
+            daemon.due = due
+            self.at(due, partial(self._turn, daemon, due))
+
+    def _turn(self, daemon: Daemon, due: float) -> None:
+        if daemon.due != due or self.daemons.get(daemon.name) is not daemon or daemon.frozen:
+            return
+        daemon.due = -1.0
+        self.counts["turns"] += 1
+        try:
+            busy = daemon.cell.node.step()
+        except Killed:
+            self.doom(daemon.name)
+            return
+        self._schedule(daemon, self.chance.uniform(0.0005, 0.003) if busy else self.chance.uniform(0.3, 1.0))
+
+    # --- what tenants ask ---
+
+    def ask(self, ask: Ask) -> None:
+        place = self.places[ask.api]
+        request = f"req-{ask.server}-{self.counts['asked']}"
+        self.counts["asked"] += 1
+        try:
+            if ask.action == "create":
+                server = place.desk.create(ask.project, f"vm-{ask.server}", ask.argument, request)
+                self.servers[ask.server] = (ask, server)
+                self.memory.accepted[server] = ask.api
+                self.counts["builds"] += 1
+            elif ask.server in self.servers:
+                created, server = self.servers[ask.server]
+                self.places[created.api].desk.act(created.project, server, ask.action, ask.argument, request)
+                if ask.action == "delete":
+                    self.memory.deleted.add(server)
+                self.counts[f"asked {ask.action}"] += 1
+            self.note(f"{ask.api} {ask.action} vm-{ask.server}: accepted")
+        except CelltreeError as error:
+            self.counts["refused at the door"] += 1
+            self.note(f"{ask.api} {ask.action} vm-{ask.server}: {error}")
+
+    # --- what goes wrong ---
+
+    def strike(self, mishap: Mishap) -> None:
+        self.note(f"! {mishap}")
+        self.counts[f"fault {mishap.fault.value}"] += 1
+        HAPPEN[mishap.fault](self, mishap)
+
+    def heal(self) -> None:
+        """From now on nothing goes wrong any more."""
+        self.healed = True
+        self.note("heal")
+        self.network.heal()
+        for place in self.places.values():
+            place.traps.clear()
+            place.host_fault = place.database_fault = 0.0
+            place.slow = place.hosts_down = False
+            exchange = self.network.exchange(place.name)
+            if not exchange.running:
+                exchange.start()
+            if place.pool is not None:
+                self.set_state(place.name, CellState.ENABLED)
+        for name, daemon in list(self.daemons.items()):
+            if "/" in name:
+                self.crash(name, None)
+            elif daemon.frozen:
+                self.thaw(name)
+        for name in self.places:
+            self.back(name)
+            self.wake(name)
+
+    def set_state(self, cell: CellName, state: CellState) -> None:
+        with self.places[cell].outside.unit() as unit:
+            unit.save(SettingRow(name="state", value=state))
+
+    def freeze(self, name: str) -> None:
+        daemon = self.daemons.get(name)
+        if daemon is not None:
+            daemon.frozen = daemon.crew.is_frozen = True
+            self.note(f"freeze {name}")
+
+    def thaw(self, name: str) -> None:
+        daemon = self.daemons.get(name)
+        if daemon is not None and daemon.frozen:
+            self.note(f"thaw {name}")
+            daemon.frozen = False
+            daemon.due = -1.0
+            daemon.crew.thaw()
+            self._schedule(daemon, 0.0)
+
+    def _step(self, cell: CellName, step: str) -> None:
+        place = self.places[cell]
+        for trap in place.traps:
+            if trap.step == step:
+                trap.left -= 1
+                if trap.left == 0:
+                    place.traps.remove(trap)
+                    self.counts["killed at a step"] += 1
+                    self.note(f"killed {step} {cell}")
+                    raise Killed
+
+    def _database_fails(self, place: Place) -> str:
+        if not place.database_fault or self.chance.random() >= place.database_fault:
+            return ""
+        self.counts["units that failed"] += 1
+        return self.chance.choice(("conflict", "conflict", "out of reach", "lost", "unknown"))
+
+    @contextmanager
+    def _around(self, place: Place, name: str, crew: Crew, method: str) -> Iterator[None]:
+        strand = crew.current
+        if strand is not None and strand.killed:
+            raise Killed
+        self.counts["host calls"] += 1
+        crew.sleep(self.chance.uniform(0.5, 5.0) if place.slow else self.chance.uniform(0.001, 0.02))
+        self._host_step(place, name, "before call")
+        if place.hosts_down or self._host_fails(place):
+            raise place.pool.unreachable()
+        yield
+        if ".start" in method or ".resume" in method or method.endswith("reboot"):
+            self._dirty.setdefault(place.name)
+            self.memory.look_at(place.name)
+        self._host_step(place, name, "after call")
+        if self._host_fails(place):
+            raise place.pool.unreachable()
+
+    def _host_step(self, place: Place, name: str, step: str) -> None:
+        try:
+            self._step(place.name, step)
+        except Killed:
+            self.doom(name)
+            raise
+
+    def _host_fails(self, place: Place) -> bool:
+        if not place.host_fault or self.chance.random() >= place.host_fault:
+            return False
+        self.counts["host calls that failed"] += 1
+        return True
+
+    # --- what is seen ---
+
+    def _decided(self, place: Place, name: str, received: Received, decision: Decision) -> None:
+        place.decided.append((received, decision))
+
+    def _committed(self, place: Place) -> None:
+        self._dirty.setdefault(place.name)
+        self.counts["commits"] += 1
+        for received, decision in place.decided:
+            record = received.record
+            self.counts["records"] += 1
+            if record.server != NO_SERVER or decision.notes:
+                notes = "; ".join(decision.notes)
+                self.note(
+                    f"{place.name} {record.kind.name} {id_text(record.server)[-12:]} from {record.origin} {notes}"
+                )
+            breach = self.memory.decided(place.name, received, decision, self.clock())
+            if breach is not None and self._breach is None:
+                self._breach = breach
+        place.decided.clear()
+
+    def audit(self, name: CellName) -> Audit | None:
+        """What a cell says; None while no daemon of it lives."""
+        daemon = self.daemons.get(name)
+        if daemon is None:
+            return None
+        with self.places[name].outside.unit(lock=False) as unit:
+            return daemon.cell.role.audit(unit)
+
+    def facts(self) -> dict[CellName, PoolFacts]:
+        return {name: self.places[name].pool.facts() for name in self.plan.hosts}
+
+    def started(self, leaf: CellName) -> tuple[tuple[bytes, str], ...]:
+        found: tuple[tuple[bytes, str], ...] = self.places[leaf].pool.started()
+        return found
+
+    def _check(self) -> None:
+        dirty, self._dirty = list(self._dirty), {}
+        for name in dirty:
+            found = self.audit(name)
+            if found is not None:
+                self.audits[name] = found
+                if self.places[name].pool is not None:
+                    self.memory.started[name] = self.started(name)
+                breach = at_every_step(found, self.audits, self.memory)
+                if breach is not None and self._breach is None:
+                    self._breach = breach
+                    self.note(f"BROKEN {breach}")
+
+    def _look(self) -> None:
+        """Is it at rest? Then everything must be right."""
+        waits = self.waiting()
+        if not waits:
+            self.counts["checked at rest"] += 1
+            audits = {name: audit for name in self.places if (audit := self.audit(name)) is not None}
+            breach = at_rest(audits, self.facts(), self.memory, self.reaches(), self._parked())
+            # Capacity and silence need some ticks to be known everywhere.
+            if breach is None or self.time > self._rest_since() + 120:
+                self._breach = breach
+                self._over = True
+                if breach is not None:
+                    self.note(f"BROKEN {breach}")
+                return
+        else:
+            self.__dict__.pop("_rest", None)
+        self.later(LOOK_EVERY, self._look)
+
+    def _rest_since(self) -> float:
+        since: float = self.__dict__.setdefault("_rest", self.time)
+        return since
+
+    def _parked(self) -> dict[CellName, tuple[str, ...]]:
+        parked = {}
+        for name, place in self.places.items():
+            with place.outside.unit(lock=False) as unit:
+                rows = unit.find(ParkedRow)
+            if rows:
+                parked[name] = tuple(f"{row.kind} {id_text(row.server)}: {row.reason}" for row in rows)
+        return parked
+
+    def reaches(self) -> dict[CellName, frozenset[CellName]]:
+        """The leaves below each API cell."""
+        children = defaultdict(set)
+        for parent, child in self.edges:
+            children[parent].add(child)
+
+        def below(name: CellName) -> set[CellName]:
+            return {name}.union(*(below(child) for child in children[name]))
+
+        return {api: frozenset(below(api) & set(self.plan.hosts)) for api in self.plan.apis}
+
+    def waiting(self) -> list[str]:
+        """What is not at rest yet, in words."""
+        waits = [f"{self.network.on_the_way} bundles on the way"] if self.network.on_the_way else []
+        for name, place in self.places.items():
+            audit = self.audit(name)
+            if audit is None:
+                waits.append(f"{name} is not up")
+                continue
+            for fact in audit.owned:
+                if fact.standing is Standing.PENDING or fact.open or fact.status == "UNKNOWN":
+                    waits.append(f"{name} owns {fact.name} {fact.phase} {fact.status} open {fact.open} at {fact.leaf}")
+            for fact in audit.held:
+                if fact.standing is Standing.PENDING or not fact.seen:
+                    waits.append(
+                        f"{name} holds {fact.name} {fact.phase} {fact.status} open {fact.open} seen {fact.seen}"
+                    )
+            with place.outside.unit(lock=False) as unit:
+                waits += [f"{name} outbox to {row.destination}" for row in unit.find(OutboxRow)]
+                waits += [f"{name} job {row.kind}" for row in unit.find(JobRow) if row.server != NO_SERVER]
+        return waits
+
+    def not_at_rest(self) -> Breach:
+        waits = "; ".join(self.waiting()[:12])
+        return Breach(
+            name="everything ends", promise="P1", text=f"not at rest {PATIENCE:.0f} s after everything healed: {waits}"
+        )
+
+
+def simulate(plan: Plan, build: Build | None = None, *, tell: bool = False) -> Outcome:
+    """Run a plan once."""
+    return World(plan, build, tell=tell).run()

@@ -1,0 +1,135 @@
+"""A pool of light hosts for simulations: sessions whose every call can fail, take (virtual) time or be the last thing
+its process does, and the pool's truth in neutral facts.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cells.audit import DiskFact, PoolFacts, VmFact
+from cells.errors import Temporary
+from cells.names import id_from_text
+from xenapi_host import tags
+from xenapi_host.facts import GIB
+from xenapi_host.light_images import give_images
+from xenapi_host.session import Door, InProcess, Session
+from xenapi_host.simulator.database import Row
+from xenapi_host.simulator.light import LightPool, LightSession
+from xenapi_host.simulator.worlds import HostShape
+
+Around = Callable[[str], AbstractContextManager[None]]
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Watched:
+    """A logged-in client whose calls happen `around`."""
+
+    inner: LightSession
+    around: Around
+    blind: frozenset[str]
+
+    def call(self, method: str, *params: Any) -> Any:
+        with self.around(method):
+            if method in self.blind:
+                return []
+            return self.inner.call(method, *params)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class TurnSession(Session):
+    """A session of a process whose threads take turns: who waits for another lets virtual time pass."""
+
+    def __init__(self, door: Door, *, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        super().__init__(door, clock=clock, sleep=sleep)
+        self._held: set[str] = set()
+
+    @contextmanager
+    def exclusively(self, what: str) -> Iterator[None]:
+        while what in self._held:
+            self.sleep(0.05)
+        self._held.add(what)
+        try:
+            yield
+        finally:
+            self._held.discard(what)
+
+
+class SimulatedPool:
+    """Light hosts with a clock that is given."""
+
+    def __init__(self, name: str, hosts: int, seed: int, clock: Callable[[], float], shared: bool = False) -> None:
+        shape = HostShape(cpu_objects=False, sr_type="nfs" if shared else "ext", ram_mib=8 * 1024, disk_bytes=60 * GIB)
+        self.name = name
+        self._clock = clock
+        self._pool = LightPool(hosts=hosts, shape=shape, name=name, seed=seed, clock=clock, sleep=lambda _: None)
+        give_images(self._pool, virtual_size=GIB)
+
+    def session(self, around: Around, sleep: Callable[[float], None], blind: frozenset[str] = frozenset()) -> Session:
+        """A session of one process. `around(method)` surrounds each call, and may raise before or after it; calls that
+        are `blind` find nothing."""
+        face = _Watched(inner=self._pool.login(), around=around, blind=blind)
+        return TurnSession(InProcess(face=face), clock=self._clock, sleep=sleep)
+
+    @staticmethod
+    def unreachable() -> Exception:
+        """What a call raises when its pool does not answer; it may have had its effect."""
+        return Temporary("the pool does not answer (simulated)", retry_after=2.0)
+
+    def started(self) -> tuple[tuple[bytes, str], ...]:
+        """(server, uuid) of every VM of ours that is not halted."""
+        return tuple(
+            (server, str(vm["uuid"])) for server, vm in self._ours() if vm["power_state"] not in ("Halted", "Suspended")
+        )
+
+    def facts(self) -> PoolFacts:
+        """The whole truth."""
+        db = self._pool.engine.db
+        vms = []
+        attached: set[str] = set()
+        for server, vm in self._ours():
+            vbds = [db.get("VBD", ref) for ref in vm["VBDs"]]
+            disks = [db.get("VDI", vbd["VDI"]) for vbd in vbds if vbd["type"] == "Disk"]
+            attached.update(str(disk["uuid"]) for disk in disks)
+            vms.append(
+                VmFact(
+                    server=server,
+                    attempt=int(vm["other_config"].get(tags.ATTEMPT, "0")),
+                    uuid=str(vm["uuid"]),
+                    kept=str(vm["name_label"]).endswith(tags.ORIGINAL_SUFFIX),
+                    power=str(vm["power_state"]),
+                    ram_mib=int(vm["memory_static_max"]) // MIB,
+                    disks=tuple(int(disk["virtual_size"]) for disk in disks),
+                )
+            )
+        loose = (fact for vdi in db.all("VDI") if str(vdi["uuid"]) not in attached and (fact := self._loose(vdi)))
+        return PoolFacts(vms=tuple(vms), loose=tuple(loose))
+
+    def _ours(self) -> Iterator[tuple[bytes, Row]]:
+        for vm in self._pool.engine.db.all("VM"):
+            server = tags.server_of(vm["other_config"])
+            if server is not None and not vm["is_a_template"] and not vm["is_a_snapshot"]:
+                yield server, vm
+
+    def _loose(self, vdi: Row) -> DiskFact | None:
+        """A disk that should not be: no VM has it, and it is no image kept for the next build."""
+        name, claim = str(vdi["name_label"]), vdi["other_config"].get(tags.CLAIM, "")
+        if not vdi["managed"]:
+            return None  # a base copy, of which the storage itself takes care
+        if claim:
+            return DiskFact(name=name, server=id_from_text(claim.split()[0], "claim"))
+        if vdi["is_a_snapshot"]:
+            return DiskFact(name=f"snapshot {name}", server=None)
+        if name.startswith(tags.image_name("")):
+            storage = str(self._pool.engine.db.get("SR", vdi["SR"])["uuid"])
+            cached = tags.image_uuids(storage, name.removeprefix(tags.image_name("")), 1)
+            return None if str(vdi["uuid"]) in cached else DiskFact(name=f"clone {name}", server=None)
+        return None
+
+
+def open_light_pool(name: str, hosts: int, seed: int, clock: Callable[[], float], shared: bool) -> SimulatedPool:
+    """A pool of so many light hosts; `shared`: on one storage repository."""
+    return SimulatedPool(name, hosts, seed, clock, shared)
