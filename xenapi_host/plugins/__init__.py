@@ -11,4 +11,4 @@ FOLDER = Path(__file__).parent
 SCRIPTS = tuple(sorted(FOLDER.glob("celltree_*.py")))
 """The files to copy into the plugin folder, mode 0755. Only those named in PLUGINS answer calls."""
 
-PLUGINS = ("celltree_image.py",)
+PLUGINS = ("celltree_disk.py", "celltree_image.py")

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Any
 
-from xenapi_host.simulator import chains
+from xenapi_host.simulator import chains, dom0_disks
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
@@ -149,6 +149,7 @@ def vbd_plug(call: Call, ref: str) -> str:
         raise Failure("DEVICE_ALREADY_ATTACHED", ref)
     call.shares_lock()
     attach(call.engine, vbd)
+    dom0_disks.show(call.engine, vbd)
     return ""
 
 
@@ -159,6 +160,7 @@ def vbd_unplug(call: Call, ref: str) -> str:
     if not vbd["currently_attached"]:
         raise Failure("DEVICE_ALREADY_DETACHED", ref)
     call.shares_lock()
+    dom0_disks.take_back(call.engine, vbd)
     detach(call.engine, vbd)
     return ""
 
