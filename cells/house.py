@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -76,6 +77,7 @@ class HasFront(Protocol):
         """Serve at host:port; `poke` tells the cell's loop of new work."""
 
 
+@cache
 @cache
 def role_class(name: str) -> RoleClass:
     """The role of this name; BadInput lists those there are."""

@@ -1,5 +1,6 @@
 """What a demo or a lab is made of besides cells (simulator, image maker, pool registration), found by entry point."""
 
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -8,6 +9,7 @@ from cells.errors import BadInput
 GROUP = "celltree.parts"
 
 
+@cache
 def part(name: str) -> Any:
     """The object that an installed package offers under this name."""
     for entry in entry_points(group=GROUP, name=name):

@@ -116,6 +116,8 @@ def _room_adds_up(audit: Audit, others: Mapping[CellName, Audit], memory: Memory
 
 def _views_follow(audit: Audit, others: Mapping[CellName, Audit], memory: Memory) -> Iterator[Breach]:
     for fact in audit.owned:
+        if not fact.leaf:
+            continue  # what an attempt that was given up had said counts no more
         key = (audit.cell, fact.server, fact.attempt)
         before = memory.versions.get(key, 0)
         if fact.version < before:

@@ -19,8 +19,10 @@ class Strand:
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
-        self._turn = threading.Semaphore(0)
-        self._back = threading.Semaphore(0)
+        self._turn = threading.Lock()
+        self._back = threading.Lock()
+        self._turn.acquire()
+        self._back.acquire()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.killed = False
         self.over = False
@@ -114,6 +116,9 @@ class Crew:
             strand.resume()
         finally:
             self.current = None
+        self._see(strand)
+
+    def _see(self, strand: Strand) -> None:
         if strand.over:
             if strand in self._strands:
                 self._strands.remove(strand)

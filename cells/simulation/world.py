@@ -494,7 +494,7 @@ class World:
 
     def audit(self, name: CellName) -> Audit | None:
         """What a cell says; None while no daemon of it lives."""
-        daemon = self.daemons.get(name)
+        daemon = self.daemons.get(name) or self.daemons.get(f"{name}/b")
         if daemon is None:
             return None
         with self.places[name].outside.unit(lock=False) as unit:
@@ -519,6 +519,8 @@ class World:
                 if breach is not None and self._breach is None:
                     self._breach = breach
                     self.note(f"BROKEN {breach}")
+            else:
+                self.audits.pop(name, None)
 
     def _look(self) -> None:
         """Is it at rest? Then everything must be right."""
