@@ -4,6 +4,7 @@ started, or that shares its cell with others, knows what they know.
 """
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from cells.decision import NOTHING, Decision, Remove
 from cells.errors import BadInput
@@ -13,10 +14,12 @@ from cells.names import CellName, Id, Instant
 from cells.ports import View
 from cells.record import Received, Record
 from cells.rows import EdgeRow, RosterRow
-from routing.candidates import Candidates
 from routing.neighbours import EdgeMemory, Heard, Verify, hear_down, hear_up, hellos_up, newer_than
 from routing.roster import Entry, Roster, checksum
 from routing.topology import Topology
+
+if TYPE_CHECKING:
+    from routing.candidates import Candidates
 
 
 class Neighbourhood:
@@ -108,9 +111,12 @@ class Neighbourhood:
         return self.topology.next_hops(destination, now)
 
     @property
-    def candidates(self) -> Candidates:
+    def candidates(self) -> "Candidates":
         """The leaves below, ready for routing.place.choose. Kept from the first time it is asked for."""
         if self._candidates is None:
+            # Here, because a cell that never places need not hold numpy (11 MiB).
+            from routing.candidates import Candidates
+
             self._candidates = Candidates(self.topology, self.roster)
         else:
             self._candidates.follow(self.topology, self.roster)
