@@ -114,11 +114,11 @@ class Tree:
         finally:
             self.turn = before
 
-    def run(self, seconds: float) -> None:
-        """Let time pass in steps of a quarter of a second, everything that comes due being done."""
-        for _ in range(max(1, int(seconds * 4))):
+    def run(self, seconds: float, step: float = 0.25) -> None:
+        """Let time pass in small steps, everything that comes due being done."""
+        for _ in range(max(1, int(seconds / step))):
             self.settle()
-            self.clock.advance(0.25)
+            self.clock.advance(step)
         self.settle()
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class Tree:
     def restart(self, name: str) -> Cell:
         if name in self.house.cells:
             self.crash(name)
-        self.steps[name.partition("/")[0]].stop()
+        self.steps[name.partition("/")[0]].act = None
         return self.open(*name.split("/"))
 
     def freeze(self, name: str) -> None:
