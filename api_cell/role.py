@@ -111,7 +111,7 @@ class ApiRole:
             Digest: lambda view, received, body, now: mirror.digest(self._here, view, received, body, now),
             HelloUp: lambda view, received, body, now: self._hello(view, received, now),
             HelloDown: lambda view, received, body, now: self._hello(view, received, now),
-            Tick: lambda view, received, body, now: self._tick(view, now),
+            Tick: lambda view, received, body, now: self._tick(view, body, now),
             JobEnded: lambda view, received, body, now: NOTHING,
             Ack: lambda view, received, body, now: NOTHING,
         }
@@ -192,8 +192,10 @@ class ApiRole:
             if entry is not None:
                 self._reservations.reached(leaf, entry.record.generation)
 
-    def _tick(self, view: View, now: Instant) -> Decision:
+    def _tick(self, view: View, tick: Tick, now: Instant) -> Decision:
         self._reservations.expire(now)
+        if tick.taken_over:
+            self._silent = set(self.neighbourhood.roster)
         return self.neighbourhood.hellos(None, now, self._here.new_id) + self._show_silence(view, now)
 
     def _show_silence(self, view: View, now: Instant) -> Decision:

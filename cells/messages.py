@@ -321,7 +321,10 @@ class NotForwarded:
 @record("local.tick", direction=Direction.LOCAL)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """The report interval has passed; told to the daemon that holds shard 0."""
+    """The report interval has passed; told to the daemon that holds shard 0. `taken_over`: it has only now come to hold
+    it, and does not know what another daemon has done before."""
+
+    taken_over: bool = False
 
 
 @record("local.intent", direction=Direction.LOCAL, of_server=True)

@@ -167,6 +167,7 @@ class Node:
         self._next_tick: Instant = 0
         self._next_adopt: Instant = 0
         self._next_roll: Instant = 0
+        self._taken_over = False
         self._stopping = threading.Event()
         self._commits = 0
         with store.unit() as unit:
@@ -677,6 +678,7 @@ class Node:
         if now >= self._next_renew:
             self._next_renew = now + RENEW
             gained = self._shards.renew(now)
+            self._taken_over = self._taken_over or 0 in gained
             if gained:
                 self._adopt(now, gained, everything=True)
         if now >= self._next_adopt:
@@ -689,7 +691,8 @@ class Node:
                 if now >= self._next_roll:
                     self._next_roll = now + ROLL
                     self.store.roll(now)
-                self._tell_self(Tick())
+                self._tell_self(Tick(taken_over=self._taken_over))
+                self._taken_over = False
 
     def _adopt(self, now: Instant, shards: frozenset[int], *, everything: bool) -> None:
         """Take up what our shards hold and nobody works on: rows of daemons that died, or of our own former life."""
