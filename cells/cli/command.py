@@ -13,6 +13,7 @@ from cliff.show import ShowOne as CliffShowOne
 from rich.console import Console
 
 from cells.config import CellConfig, load
+from cells.errors import BadInput
 from cells.house import system_clock
 from cells.names import SECOND, Instant
 from cells.tree_folder import TREE_VARIABLE, TreeFolder
@@ -84,12 +85,12 @@ def tree_of(arguments: argparse.Namespace) -> TreeFolder:
 
 
 def config_of(arguments: argparse.Namespace) -> CellConfig:
-    """The one cell meant by --cell or --config; a wrong command line when there is neither."""
+    """The one cell meant by --cell or --config; BadInput when there is neither."""
     if arguments.config is not None:
         return load(arguments.config)
     if arguments.cell:
         return tree_of(arguments).config(arguments.cell)
-    raise argparse.ArgumentTypeError("name the cell with --cell NAME or --config FILE")
+    raise BadInput("name the cell with --cell NAME or --config FILE")
 
 
 def configs_of(arguments: argparse.Namespace) -> tuple[CellConfig, ...]:

@@ -1,5 +1,7 @@
 """The environment that openstackclient and openstacksdk need to talk to an API cell without a Keystone."""
 
+import shlex
+
 
 def export_lines(endpoint: str, auth: str, user: str = "", password: str = "") -> list[str]:
     """Shell lines for an API at `endpoint` (http://host:port). `auth` is none or http_basic. The overrides keep the
@@ -13,4 +15,4 @@ def export_lines(endpoint: str, auth: str, user: str = "", password: str = "") -
     }
     if auth == "http_basic":
         lines |= {"OS_USERNAME": user, "OS_PASSWORD": password}
-    return [f"export {name}={value}" for name, value in lines.items()]
+    return [f"export {name}={shlex.quote(value)}" for name, value in lines.items()]

@@ -85,6 +85,18 @@ class LabAdd(Command):
         lab_of(parsed_args).add(plan, self.say)
 
 
+class LabRemove(Command):
+    """Take a cell out of a lab, once it was detached from its parents."""
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("cell")
+        add_lab(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        lab_of(parsed_args).remove(parsed_args.cell)
+        self.say(f"{parsed_args.cell} is removed")
+
+
 class LabStatus(Lister):
     """List the parts of a lab and whether they run."""
 

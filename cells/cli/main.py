@@ -6,7 +6,7 @@ command line is 2.
 import logging
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 
 from cliff.app import App
 from cliff.command import Command
@@ -15,6 +15,15 @@ from cliff.commandmanager import CommandManager
 from cells.errors import CelltreeError
 
 COMMANDS = "celltree.commands"
+
+
+class Commands(CommandManager):
+    """Commands by the name of their entry point. Each is imported when it is asked for: cliff's own way imports them
+    all, which would make every daemon as large as all commands together."""
+
+    def load_commands(self, namespace: str) -> None:
+        self.group_list.append(namespace)
+        self.commands.update({entry.name.replace("_", " "): entry for entry in entry_points(group=namespace)})
 
 
 class Celltree(App):
@@ -27,7 +36,7 @@ class Celltree(App):
         super().__init__(
             description="Hierarchical compute cells for XenServer and XCP-ng fleets.",
             version=version("celltree"),
-            command_manager=CommandManager(COMMANDS),
+            command_manager=Commands(COMMANDS),
             deferred_help=True,
         )
 

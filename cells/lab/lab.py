@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from cells import codec
 from cells.errors import BadInput, Permanent
 from cells.house import system_clock
+from cells.ids import Ids
 from cells.lab import processes
 from cells.lab.daemons import Daemon
 from cells.lab.mariadb import MariaServer
@@ -23,10 +24,10 @@ from cells.lab.plan import HTTP_BASIC, NODES, USER, LabPlan, load_plan, save_pla
 from cells.lab.ports import LOOPBACK, is_free
 from cells.lab.rabbitmq import Grant, RabbitNode
 from cells.model import CellRecord
-from cells.names import SECOND, CellName, Ids
+from cells.names import SECOND, CellName
 from cells.parts import part
 from cells.registering import NewCell, PoolAccess, Registrar, open_store
-from cells.rows import RosterRow
+from cells.rows import EdgeRow, RosterRow
 from cells.topology_file import API, CellPlan, TopologyFile
 from cells.tree_folder import TreeFolder
 
@@ -66,7 +67,7 @@ class Lab:
         self._file = self.folder / "lab.json"
         if not self._file.exists():
             raise BadInput(f"there is no lab in {folder}; make one with celltree lab up")
-        self.plan = load_plan(self._file)
+        self._read: tuple[int, LabPlan] = (0, load_plan(self._file))
 
     @classmethod
     def create(cls, folder: Path, plan: LabPlan) -> "Lab":
@@ -79,6 +80,14 @@ class Lab:
         return cls(folder)
 
     # --- its parts ---
+
+    @property
+    def plan(self) -> LabPlan:
+        """The plan as it is now: another process may have added a cell."""
+        changed = self._file.stat().st_mtime_ns
+        if changed != self._read[0]:
+            self._read = (changed, load_plan(self._file))
+        return self._read[1]
 
     @property
     def topology(self) -> TopologyFile:
@@ -167,14 +176,30 @@ class Lab:
 
     def add(self, cell: CellPlan, say: Say) -> None:
         """Add a cell to the running lab: broker, schema, pools, registration, daemon. Nothing else restarts."""
-        self.plan = self.plan.with_cell(self.folder, cell)
-        save_plan(self.plan, self._file)
+        save_plan(self.plan.with_cell(self.folder, cell), self._file)
         planned = self.topology[cell.name]
         self._start_servers(say)
         if cell.name not in self.tree.names():
             self._register(planned)
         self.daemon(cell.name).start()
         say(f"{cell.name} added")
+
+    def remove(self, name: CellName) -> None:
+        """End a cell that was detached from all its parents, with its pools, and forget it."""
+        if name not in self.topology.names:
+            raise BadInput(f"there is no cell {name!r} in this lab; there are: {self._cells_text()}")
+        cell = self.topology[name]
+        with open_store(self.tree.config(name)) as store, store.unit(lock=False) as unit:
+            neighbours = ", ".join(sorted(edge.neighbour for edge in unit.all(EdgeRow)))
+        if neighbours:
+            raise Permanent(f"{name} still has edges to {neighbours}; celltree cell detach comes first")
+        self.daemon(name).stop()
+        for pool in cell.pools:
+            self.xenserver(pool.name).stop()
+        if self.plan.brokers == NODES:
+            self.broker(name).remove()
+        self.tree.remove(name)
+        save_plan(self.plan.without_cell(self.folder, name), self._file)
 
     def status(self) -> list[PartSeen]:
         """Every part, running or not."""

@@ -52,6 +52,19 @@ class LabPlan:
         topology = self.topology.with_cell(cell)
         return _with_ports(dataclasses.replace(self, topology=topology), folder, first_port=0)
 
+    def without_cell(self, folder: Path, name: CellName) -> "LabPlan":
+        """The plan without one cell, whose ports are given up."""
+        pools = [pool.name for pool in self.topology[name].pools]
+        release_ports(tuple(self.pool_ports[pool] for pool in pools), folder)
+        release_ports(tuple(port for api, port in self.api_ports.items() if api == name), folder)
+        kept = [cell for cell in self.topology.cells if cell.name != name]
+        return dataclasses.replace(
+            self,
+            topology=topology_file.check(kept, "topology"),
+            api_ports={api: port for api, port in self.api_ports.items() if api != name},
+            pool_ports={pool: port for pool, port in self.pool_ports.items() if pool not in pools},
+        )
+
     def release(self, folder: Path) -> None:
         """Give up the claims on this lab's ports."""
         release_ports((*self.api_ports.values(), *self.pool_ports.values()), folder)
