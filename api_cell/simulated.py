@@ -92,6 +92,11 @@ class Desk:
             raise BadInput(f"no such action: {action!r}; there are: {', '.join(doing)}")
         doing[action]()
 
+    def status(self, server: bytes) -> str:
+        """The status a tenant sees; empty when the server is gone."""
+        row = self.seen(server)
+        return row.status if row is not None else ""
+
     def seen(self, server: bytes) -> ServerRow | None:
         """The server's row now, to be put back later."""
         return self.api.read(lambda unit: unit.get(ServerRow, server))

@@ -1,5 +1,6 @@
-"""What must be so, whatever happens: pure functions over audits and the truth of the pools, each named after what it says,
-with the promise it belongs to. Those of `at_every_step` hold at every moment, those of `at_rest` when all is quiet.
+"""What must be so, whatever happens: pure functions over audits and the truth of the pools, each named after what it
+says, with the promise it belongs to. Those of `at_every_step` hold at every moment, those of `at_rest` when all is
+quiet.
 
 They know nothing of roles or hosts, so the same ones can be asked of any tree.
 """
@@ -271,7 +272,8 @@ def _views_are_true(rest: Rest) -> Iterator[Breach]:
                 text = f"{audit.cell} shows {fact.name} at {fact.leaf!r}, which does not have it"
                 yield _breach("every view has its truth", "P4", text, fact.server)
             elif (there.version, there.state, there.attempt) != (fact.version, fact.state, fact.attempt):
-                text = f"{fact.name}: {audit.cell} has {fact.version} {fact.state}, {fact.leaf} {there.version} {there.state}"
+                view, truth = f"{fact.version} {fact.state}", f"{there.version} {there.state}"
+                text = f"{fact.name}: {audit.cell} has {view}, {fact.leaf} {truth}"
                 yield _breach("views equal the truth", "P4", text, fact.server)
 
 

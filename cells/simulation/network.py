@@ -1,5 +1,5 @@
-"""The network between simulated cells: memory exchanges whose bundles take time, get lost after they were confirmed, come
-twice, change places, or arrive although nobody hears so.
+"""The network between simulated cells: memory exchanges whose bundles take time, get lost after they were confirmed,
+come twice, change places, or arrive although nobody hears so.
 """
 
 import random

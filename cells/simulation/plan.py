@@ -1,5 +1,5 @@
-"""What will happen in one simulated run, drawn from a seed before it begins: the tree, what tenants ask, what goes wrong.
-All of it is data, so that a failing run can be repeated with some of its faults left out.
+"""What will happen in one simulated run, drawn from a seed before it begins: the tree, what tenants ask, what goes
+wrong. All of it is data, so that a failing run can be repeated with some of its faults left out.
 """
 
 import random
@@ -58,7 +58,8 @@ class Mishap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One request of a tenant: of the server with this number (its creation: action 'create'), at this API cell."""
+    """One request of a tenant: of the server with this number, at this API cell. Its first is 'create'; of 'next' the
+    server's status and `draw` decide what it is. `argument`: the flavor of a creation or a resize."""
 
     at: float
     api: CellName
@@ -66,6 +67,7 @@ class Ask:
     server: int
     action: str
     argument: str = ""
+    draw: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +94,19 @@ class Plan:
 SETTLING = 8.0
 PROJECTS = ("blue", "green")
 FLAVORS = ("1", "2", "2", "3")
-LIFE = ("stop", "start", "reboot", "hard_reboot", "snapshot", "resize", "confirm", "revert", "delete")
-WEIGHTS = (3, 4, 2, 2, 2, 5, 3, 3, 2)
+# What is usually asked of a server in this status; now and then a tenant asks for something else.
+LIFE: Mapping[str, tuple[str, ...]] = {
+    "ACTIVE": ("resize", "resize", "resize", "snapshot", "snapshot", "stop", "stop", "reboot", "hard_reboot", "delete"),
+    "SHUTOFF": ("start", "start", "start", "resize", "snapshot", "delete"),
+    "VERIFY_RESIZE": ("confirm", "confirm", "revert", "revert", "delete"),
+    "": ("stop", "start", "reboot", "hard_reboot", "snapshot", "resize", "confirm", "revert", "delete"),
+}
+
+
+def wanted(status: str, draw: float) -> str:
+    """What a tenant asks of a server that he sees in this status."""
+    choices = LIFE[""] if draw < 0.15 else LIFE.get(status, LIFE[""])
+    return choices[int(draw * 997) % len(choices)]
 
 
 def draw(seed: int, minutes: float = 1.5) -> Plan:
@@ -208,7 +221,14 @@ def _asks(chance: random.Random, apis: list[CellName], seconds: float) -> tuple[
             at += chance.expovariate(1 / 9) + 0.2
             if at >= seconds - 1:
                 break
-            action = chance.choices(LIFE, WEIGHTS)[0]
-            argument = chance.choice(FLAVORS) if action == "resize" else ""
-            asks.append(Ask(at=at, api=api, project=project, server=server, action=action, argument=argument))
+            again = Ask(
+                at=at,
+                api=api,
+                project=project,
+                server=server,
+                action="next",
+                argument=chance.choice(FLAVORS),
+                draw=chance.random(),
+            )
+            asks.append(again)
     return tuple(sorted(asks, key=lambda ask: ask.at))

@@ -30,7 +30,7 @@ from cells.simulation.house import Build, SimulatedHouse
 from cells.simulation.invariants import Breach, Memory, at_every_step, at_rest
 from cells.simulation.mishaps import HAPPEN
 from cells.simulation.network import Network
-from cells.simulation.plan import Ask, Mishap, Plan
+from cells.simulation.plan import Ask, Mishap, Plan, wanted
 from cells.simulation.store import SimulatedStore
 from cells.simulation.strands import Crew, Killed
 from cells.store.dicts import DictStore
@@ -357,6 +357,9 @@ class World:
         place = self.places[ask.api]
         request = f"req-{ask.server}-{self.counts['asked']}"
         self.counts["asked"] += 1
+        if ask.action == "next" and ask.server in self.servers:
+            status = self.places[ask.api].desk.status(self.servers[ask.server][1])
+            ask = replace(ask, action=wanted(status, ask.draw))
         try:
             if ask.action == "create":
                 server = place.desk.create(ask.project, f"vm-{ask.server}", ask.argument, request)
