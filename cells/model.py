@@ -48,7 +48,8 @@ class Secrets:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSpec:
     """All a leaf needs to make one server. `hints` are scheduler hints, already checked by the API cell; `sealed` is
-    a secret box only the leaf can open (cells.identity): a packed Secrets value, empty when there is none."""
+    a secret box only the leaf can open (cells.identity): a packed Secrets value, empty when there is none.
+    `auto_disk_config`: the one partition and file system of the root disk follow the flavor's disk."""
 
     name: str
     project: str
@@ -61,6 +62,7 @@ class BuildSpec:
     key_name: str = ""
     public_key: str = ""
     config_drive: bool = False
+    auto_disk_config: bool = False
     sealed: bytes = b""
 
 
@@ -99,7 +101,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceState:
-    """What is so of one server: the leaf alone writes it, and sends it whole each time (a level, not an event)."""
+    """What is so of one server: the leaf alone writes it, and sends it whole each time (a level, not an event).
+    `note`: what a tenant should know of what went well, such as why a disk's partitions were left as they are."""
 
     vm_state: VmState
     task_state: str = ""
@@ -111,6 +114,7 @@ class InstanceState:
     terminated_at: Instant = 0
     progress: int = 0
     fault: Fault | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

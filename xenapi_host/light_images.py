@@ -1,4 +1,4 @@
-"""Stand-ins for the image plugin on light hosts, where disks have sizes but no bytes.
+"""Stand-ins for the image and disk plugins on light hosts, where disks have sizes but no bytes.
 
 `give_images(pool)` lets builds and snapshots work on a LightPool with the calls and answers that a real pool has.
 """
@@ -6,6 +6,7 @@
 import json
 from typing import Any
 
+from xenapi_host.driver.dom0 import PLUGIN as DISK_PLUGIN
 from xenapi_host.driver.images import PLUGIN
 from xenapi_host.facts import GIB
 from xenapi_host.simulator.database import Row
@@ -42,6 +43,21 @@ def give_images(pool: LightPool, *, virtual_size: int = GIB) -> None:
 
     pool.twin(PLUGIN, "download", download)
     pool.twin(PLUGIN, "upload", upload)
+    _give_disk_work(pool)
+
+
+def _give_disk_work(pool: LightPool) -> None:
+    """Let every disk be one that auto-disk-config understands, and every other piece of work on a disk succeed."""
+
+    def resized(call: Call, host: Row, args: dict[str, str]) -> str:
+        size = json.loads(args["params"]).get("size", 0)
+        return json.dumps({"done": True, "reason": "", "size": size})
+
+    for function in ("grow", "shrink"):
+        pool.twin(DISK_PLUGIN, function, resized)
+    pool.twin(DISK_PLUGIN, "copy", lambda call, host, args: json.dumps({"copied": 0}))
+    pool.twin(DISK_PLUGIN, "make", lambda call, host, args: json.dumps({"made": True}))
+    pool.twin(DISK_PLUGIN, "write", lambda call, host, args: json.dumps({"written": 0}))
 
 
 def _storage(params: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from cells.errors import Temporary
 from cells.model import PowerState
 from cells.ports import Journal
 from xenapi_host import tags
-from xenapi_host.driver import disks, images, vms
+from xenapi_host.driver import data_disks, disks, images, root_disk, vms
 from xenapi_host.driver.errors import telling
 from xenapi_host.driver.vms import Vm
 from xenapi_host.plan import BuildPlan
@@ -21,9 +21,11 @@ START_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A VM with its disk and interface, not started."""
+    """A VM with its disks and interface, not started. `note`: what the tenant should know, such as why the disk's
+    partition was left as it is."""
 
     vm_uuid: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +57,9 @@ def prepare_build(
     vm = str(session.call("VM.create", dict(plan.vm)))
     disk = _clone_of_image(session, plan, image, headers or {})
     _give_root(session, plan, vm, disk, image.size, journal)
+    data_disks.give(session, plan, vm, journal)
     _create_interfaces(session, plan, vm, frozenset())
-    return Prepared(vm_uuid=str(session.call("VM.get_uuid", vm)))
+    return Prepared(vm_uuid=str(session.call("VM.get_uuid", vm)), note=root_disk.note(journal))
 
 
 def _resumed(session: Session, plan: BuildPlan, vm: Vm, journal: Journal, headers: Mapping[str, str]) -> Prepared:
@@ -71,8 +74,9 @@ def _resumed(session: Session, plan: BuildPlan, vm: Vm, journal: Journal, header
         if disk is None:
             raise Temporary("a disk of the build has gone meanwhile; looking again")
         _give_root(session, plan, vm.ref, disk.ref, disk.size, journal)
+    data_disks.give(session, plan, vm.ref, journal)
     add_interfaces(session, plan, vm)
-    return Prepared(vm_uuid=vm.uuid)
+    return Prepared(vm_uuid=vm.uuid, note=root_disk.note(journal))
 
 
 def _clone_of_image(session: Session, plan: BuildPlan, image: images.CachedImage, headers: Mapping[str, str]) -> str:
@@ -87,7 +91,7 @@ def _clone_of_image(session: Session, plan: BuildPlan, image: images.CachedImage
 
 def _give_root(session: Session, plan: BuildPlan, vm: str, disk: str, size: int, journal: Journal) -> None:
     """Grow a claimed disk of `size` bytes to the plan's, attach it, name it."""
-    disks.grow(session, disk, size, plan.root_bytes)
+    root_disk.grow(session, plan, disk, size, journal)
     journal.check()
     disks.attach_root(session, vm, disk)
     disks.rename(session, disk, plan.server)

@@ -3,7 +3,7 @@
 Order: power, disks, and the VM record last, because the rest is found by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cells.model import PowerState
 from xenapi_host import tags
@@ -21,13 +21,13 @@ def destroy(session: Session, server: bytes, *, attempt: int | None = None) -> N
     again after Temporary."""
     found = [
         vm
-        for vm in (*vms.current(session, server), *vms.originals(session, server))
+        for vm in vms.every(session, server)
         if attempt is None or vm.attempt == attempt
     ]
     for vm in found:
         power_off(session, vm, clean_seconds=0)
     mine = "" if attempt is None else tags.attempt_prefix(server, attempt)
-    _remove_disks(session, server, found, mine)
+    _remove_disks(session, server, found, lambda claim: claim.startswith(mine))
     for vm in found:
         _remove(session, server, vm)
 
@@ -35,17 +35,24 @@ def destroy(session: Session, server: bytes, *, attempt: int | None = None) -> N
 def remove_vm(session: Session, server: bytes, vm: Vm) -> None:
     """Remove one VM of a server with its own disks, by force."""
     power_off(session, vm, clean_seconds=0)
-    _remove_disks(session, server, [vm], vm.claim)
+    claims = {vm.claim_of(name) for name in disks.names_of(vm)}
+    _remove_disks(session, server, [vm], lambda claim: claim in claims)
     _remove(session, server, vm)
 
 
-def _remove_disks(session: Session, server: bytes, found: Sequence[Vm], claim: str) -> None:
-    """Destroy the server's disks whose claim begins so, attached to these VMs or to nothing. Those that hang on
+def _remove_disks(session: Session, server: bytes, found: Sequence[Vm], mine: Callable[[str], bool]) -> None:
+    """Destroy the server's disks whose claim is meant, attached to these VMs or to nothing. Those that hang on
     another VM are an administrator's copies or snapshots, which have our names and tags, too."""
     ours = {ref for vm in found for ref in vm.record["VBDs"]}
-    for disk in disks.named(session, disks.label(server)):
-        if disk.claim.startswith(claim) and ours.issuperset(disk.record["VBDs"]):
-            disks.destroy(session, disk)
+    for name in dict.fromkeys(["root", *(name for vm in found for name in disks.names_of(vm))]):
+        for disk in disks.named(session, disks.label(server, name)):
+            if not mine(disk.claim):
+                continue
+            if ours.issuperset(disk.record["VBDs"]):
+                disks.destroy(session, disk)
+            elif disks.is_free(session, disk, ours):
+                disks.unplug(session, disk.ref)
+                disks.destroy(session, disk)
 
 
 def _remove(session: Session, server: bytes, vm: Vm) -> None:
@@ -79,4 +86,4 @@ def _sweep_clones(session: Session, vm: Vm) -> None:
             return  # the SR is gone, and its disks with it
         raise
     while ref := disks.adopt(session, tags.image_name(image), at, vm.claim, not_these=cache):
-        disks.destroy_ref(session, ref)
+        disks.discard(session, ref)

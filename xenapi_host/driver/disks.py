@@ -86,6 +86,44 @@ def root(session: Session, vm: Vm) -> Disk | None:
     return None
 
 
+def attached(session: Session, vm: Vm) -> dict[int, str]:
+    """Device number -> reference of the disk there, for a VM that was read a moment ago."""
+    found = {}
+    for ref in vm.record["VBDs"]:
+        vbd = record_of(session, "VBD", ref)
+        if vbd is not None and vbd["VDI"] != NULL:
+            found[int(vbd["userdevice"])] = str(vbd["VDI"])
+    return found
+
+
+def names_of(vm: Vm) -> tuple[str, ...]:
+    """The names of every disk of ours that this VM has, or was about to get."""
+    return ("root", *vm.tags.get(tags.DISKS, "").split())
+
+
+def create(session: Session, server: bytes, name: str, claim: str, storage: str, size: int, image: str = "") -> str:
+    """A new blank disk of a server, which has its name and its claim from the start."""
+    other_config = {tags.CLAIM: claim, **({tags.IMAGE_ID: image} if image else {})}
+    return str(
+        session.call(
+            "VDI.create",
+            {
+                "name_label": label(server, name),
+                "name_description": "",
+                "SR": storage,
+                "virtual_size": str(size),
+                "type": "user",
+                "sharable": False,
+                "read_only": False,
+                "other_config": other_config,
+                "xenstore_data": {},
+                "sm_config": {},
+                "tags": [],
+            },
+        )
+    )
+
+
 def clone(session: Session, source: str, claim: str, *, inherited: bool = False) -> str:
     """A new claimed clone of a disk. `inherited`: the source carries a claim, which the clone has copied. Another
     build may adopt the clone before we claim it; then there is one disk more to clone, none lost."""
@@ -102,12 +140,12 @@ def adopt(
     """A loose disk of this name in this SR that an earlier try has made and claimed, or made and not yet claimed
     (`inherited`: the claim such a one has copied); claimed when this returns. "" when there is none."""
     apart = set(not_these)
-    loose = [disk for disk in named(session, name) if disk.storage == storage and disk.loose and disk.uuid not in apart]
-    for disk in loose:
-        if disk.claim == claim:
+    found = [disk for disk in named(session, name) if disk.storage == storage and disk.uuid not in apart]
+    for disk in found:
+        if disk.claim == claim and is_free(session, disk):
             return disk.ref
-    for disk in loose:
-        if disk.claim in ("", inherited) and _claimed(session, disk.ref, claim, inherited=bool(inherited)):
+    for disk in found:
+        if disk.loose and disk.claim in ("", inherited) and _claimed(session, disk.ref, claim, inherited=bool(inherited)):
             return disk.ref
     return ""
 
@@ -132,27 +170,76 @@ def grow(session: Session, disk: str, size: int, wanted: int) -> None:
 
 def attach_root(session: Session, vm: str, disk: str) -> None:
     """Attach a disk as the one a VM starts from."""
-    session.call(
+    attach(session, vm, disk, _ROOT_DEVICE, bootable=True)
+
+
+def attach(
+    session: Session, vm: str, disk: str, device: str, *, bootable: bool = False, unpluggable: bool = False
+) -> str:
+    """Attach a disk to a VM for writing, from its next start on; the attachment's reference."""
+    return str(
+        session.call(
         "VBD.create",
         {
             "VM": vm,
             "VDI": disk,
-            "userdevice": _ROOT_DEVICE,
-            "bootable": True,
+            "userdevice": device,
+            "bootable": bootable,
             "mode": "RW",
             "type": "Disk",
-            "unpluggable": False,
+            "unpluggable": unpluggable,
             "empty": False,
             "other_config": {},
             "qos_algorithm_type": "",
             "qos_algorithm_params": {},
         },
     )
+    )
 
 
 def rename(session: Session, disk: str, server: bytes) -> None:
     """Give a disk its server's name: from here on it is no clone of the image but the server's."""
     session.call("VDI.set_name_label", disk, label(server))
+
+
+def is_free(session: Session, disk: Disk, but: Iterable[str] = ()) -> bool:
+    """Whether a disk is attached to no VM but control domains, where only a plugin of ours works on it. `but`: VBDs
+    that do not count."""
+    if disk.record["is_a_snapshot"] or not disk.record["managed"]:
+        return False
+    others = set(disk.record["VBDs"]) - set(but)
+    return all(_in_dom0(session, vbd) is not None for vbd in others)
+
+
+def _in_dom0(session: Session, vbd: str) -> Mapping[str, Any] | None:
+    """The record of an attachment to a control domain; None for one to another VM. One that is gone has no fields."""
+    record = record_of(session, "VBD", vbd)
+    if record is None:
+        return {}
+    return record if session.call("VM.get_is_control_domain", record["VM"]) else None
+
+
+def unplug(session: Session, ref: str) -> None:
+    """Take a disk out of every control domain that has it. A disk that is gone is as good."""
+    record = record_of(session, "VDI", ref)
+    for vbd in () if record is None else record["VBDs"]:
+        found = _in_dom0(session, vbd)
+        if not found:
+            continue
+        if found["currently_attached"]:
+            try:
+                session.call("VBD.unplug", vbd)
+            except XenFailure as failure:
+                if failure.code != "DEVICE_ALREADY_DETACHED":
+                    raise
+        with gone_is_fine():
+            session.call("VBD.destroy", vbd)
+
+
+def discard(session: Session, ref: str) -> None:
+    """Destroy a disk that a plugin may still have in a control domain."""
+    unplug(session, ref)
+    destroy_ref(session, ref)
 
 
 def destroy(session: Session, disk: Disk) -> None:

@@ -75,6 +75,10 @@ def _fetch(session: Session, plan: BuildPlan, headers: Mapping[str, str]) -> Cac
         "sr_path": path,
         "uuids": tags.image_uuids(plan.storage, plan.image.id, _LONGEST_CHAIN),
     }
+    if plan.image.disk_format == "raw":
+        params["format"] = "raw"
+    if plan.root_bytes:
+        params["max_virtual_size"] = plan.root_bytes
     if plan.image.checksum:
         params["checksum"] = plan.image.checksum
     chain = call_plugin(session, host, PLUGIN, "download", params, limit=MOVE_SECONDS)

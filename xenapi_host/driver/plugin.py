@@ -14,6 +14,7 @@ from xenapi_host.session import Session, XenFailure, run_task
 
 CALL = "Async.host.call_plugin"
 _RETRY_SECONDS = 10.0
+_OF_IMAGES = ("download", "upload")
 _BUSY_SECONDS = 3.0
 
 
@@ -75,14 +76,16 @@ def _said(*parameters: str) -> CelltreeError:
     kind, text = parameters[1:3] if len(parameters) == 3 else ("", "")
     if kind == "RetryableError" and text.startswith("another run works"):
         return PluginFailed("the image is being fetched by another build", retry_after=_BUSY_SECONDS)
+    if kind == "RetryableError" and parameters[0] not in _OF_IMAGES:
+        return PluginFailed("the host's plugin could not do it just now", retry_after=_RETRY_SECONDS)
     if kind == "RetryableError":
         return PluginFailed("the image could not be moved to or from the image service", retry_after=_RETRY_SECONDS)
     if kind != "PermanentError":
-        return PluginFailed("the host's image plugin was cut short", retry_after=_RETRY_SECONDS)
+        return PluginFailed("the host's plugin was cut short", retry_after=_RETRY_SECONDS)
     if text.startswith("no space left"):
-        return Refusal(RefusalCode.NO_ROOM, "the host's storage is too full for the image")
+        return Refusal(RefusalCode.NO_ROOM, "the host's storage is too full")
     if text.startswith("ImageNotFound"):
         return Permanent("the image is not in the image service any more")
     if text.startswith(("image refused", "Glance refused", "Glance holds no data", "the image has ")):
         return Permanent(text)
-    return Permanent("the host's image plugin cannot do it; its administrator finds the reason in the cell's log")
+    return Permanent("the host's plugin cannot do it; its administrator finds the reason in the cell's log")

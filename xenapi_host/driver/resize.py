@@ -13,7 +13,7 @@ from cells.messages import RefusalCode
 from cells.model import PowerState
 from cells.ports import Journal
 from xenapi_host import tags
-from xenapi_host.driver import disks, vms
+from xenapi_host.driver import data_disks, disks, root_disk, vms
 from xenapi_host.driver.build import add_interfaces, running_facts, started_on
 from xenapi_host.driver.destroy import remove_vm
 from xenapi_host.driver.disks import Disk
@@ -21,7 +21,6 @@ from xenapi_host.driver.errors import telling, told
 from xenapi_host.driver.power import CLEAN_SECONDS, power_off
 from xenapi_host.driver.tasks import earlier, run_noted
 from xenapi_host.driver.vms import Vm
-from xenapi_host.facts import GIB
 from xenapi_host.plan import BuildPlan
 from xenapi_host.session import NULL, Session, XenFailure
 
@@ -36,25 +35,25 @@ class Resized:
     vm_uuid: str
     power_state: PowerState
     domid: int
+    note: str = ""
 
 
 @telling("resize the server")
 def resize(session: Session, plan: BuildPlan, journal: Journal, *, clean_seconds: float = CLEAN_SECONDS) -> Resized:
     """Move a server to the plan's host, SR and flavor; the plan's `serial` is the command's number.
 
-    The server is off while its disk is copied (at once within one SR). A disk smaller than the server's is refused
-    before anything is changed. After a Permanent error or a refusal the server is as it was, running if it ran; after
+    The server is off while its disks are copied (at once within one SR). A root disk smaller than the server's is made
+    only with auto-disk-config; smaller ephemeral disks are refused.
+    After a Permanent error or a refusal the server is as it was, running if it ran; after
     Temporary this is to be called again, or `revert_resize` to give up."""
     journal.check()
     original = _original(session, plan)
     source = _root(session, original)
-    if plan.root_bytes and plan.root_bytes < source.size:
-        raise Permanent(
-            f"flavor {plan.flavor.name} has a smaller disk ({plan.flavor.disk_gib} GiB) than the server has "
-            f"({-(-source.size // GIB)} GiB); choose a flavor with at least that much"
-        )
+    root_disk.refuse_shrink(plan, source)
+    data = data_disks.of_vm(session, original)
+    _refuse_smaller_ephemerals(plan, data)
     try:
-        return _resize(session, plan, original, source, journal, clean_seconds)
+        return _resize(session, plan, original, source, data, journal, clean_seconds)
     except XenFailure as failure:
         error = told("resize the server", failure)
         if not isinstance(error, Temporary):
@@ -64,6 +63,16 @@ def resize(session: Session, plan: BuildPlan, journal: Journal, *, clean_seconds
         if not _told_to_stop(error):
             revert_resize(session, plan.server)
         raise
+
+
+def _refuse_smaller_ephemerals(plan: BuildPlan, data: Mapping[str, Disk]) -> None:
+    wanted = {disk.name: disk.size for disk in plan.disks}
+    for name, disk in data.items():
+        if name.startswith("ephemeral") and wanted.get(name, 0) < disk.size:
+            raise Permanent(
+                f"flavor {plan.flavor.name} has less ephemeral disk than the server, and ephemeral disks cannot "
+                "shrink; choose a flavor with at least as much"
+            )
 
 
 def _told_to_stop(error: Permanent | Refusal) -> bool:
@@ -91,7 +100,13 @@ def _root(session: Session, vm: Vm) -> Disk:
 
 
 def _resize(
-    session: Session, plan: BuildPlan, original: Vm, source: Disk, journal: Journal, clean_seconds: float
+    session: Session,
+    plan: BuildPlan,
+    original: Vm,
+    source: Disk,
+    data: Mapping[str, Disk],
+    journal: Journal,
+    clean_seconds: float,
 ) -> Resized:
     was = _set_aside(session, plan, original)
     journal.check()
@@ -99,15 +114,40 @@ def _resize(
     new = _new_vm(session, plan, source)
     if disks.root(session, new) is None:
         journal.check()
-        disk = _copied(session, plan, source, journal)
-        disks.grow(session, disk.ref, disk.size, plan.root_bytes)
+        if plan.root_bytes and plan.root_bytes < source.size:
+            disk = root_disk.shrunk(session, plan, source, journal)
+        else:
+            disk = _copied(session, plan, source, "root", journal)
+            root_disk.grow(session, plan, disk.ref, disk.size, journal)
         journal.check()
         disks.attach_root(session, new.ref, disk.ref)
+    data_disks.give(session, plan, new.ref, journal, _taken_along(session, plan, new, data, journal))
     add_interfaces(session, plan, new)
     if was is not PowerState.HALTED:
         new = started_on(session, new, plan.host)
     facts = running_facts(new)
-    return Resized(vm_uuid=facts.vm_uuid, power_state=facts.power_state, domid=facts.domid)
+    return Resized(
+        vm_uuid=facts.vm_uuid, power_state=facts.power_state, domid=facts.domid, note=root_disk.note(journal)
+    )
+
+
+def _taken_along(
+    session: Session, plan: BuildPlan, new: Vm, data: Mapping[str, Disk], journal: Journal
+) -> Mapping[str, str]:
+    """Copies of the tenant's disks that the new VM has not got yet, grown to the flavor: name -> reference."""
+    wanted = [disk for disk in plan.disks if disk.kept and disk.name in data]
+    if not wanted:
+        return {}
+    now = vms.read(session, new.ref) or new
+    have = disks.attached(session, now)
+    taken = {}
+    for disk in wanted:
+        if disk.device in have:
+            continue
+        copy = _copied(session, plan, data[disk.name], disk.name, journal)
+        disks.grow(session, copy.ref, copy.size, disk.size)
+        taken[disk.name] = copy.ref
+    return taken
 
 
 def _set_aside(session: Session, plan: BuildPlan, original: Vm) -> PowerState:
@@ -135,28 +175,30 @@ def _new_vm(session: Session, plan: BuildPlan, source: Disk) -> Vm:
     return new
 
 
-def _copied(session: Session, plan: BuildPlan, source: Disk, journal: Journal) -> Disk:
-    """A whole copy of the original's disk in the plan's SR, claimed for the new VM."""
-    storage = session.handle("SR", plan.storage)
+def _copied(session: Session, plan: BuildPlan, source: Disk, name: str, journal: Journal) -> Disk:
+    """A whole copy of one of the original's disks in the plan's SR, claimed for the new VM."""
+    storage, claim = session.handle("SR", plan.storage), plan.claim(name)
+    step = _COPY if name == "root" else f"{_COPY} {name}"
     if source.storage == storage:
         ref = disks.adopt(
             session,
             source.record["name_label"],
             storage,
-            plan.root_claim,
+            claim,
             not_these=[source.uuid],
             inherited=source.claim,
         )
         if not ref:
-            ref = disks.clone(session, source.ref, plan.root_claim, inherited=bool(source.claim))
+            ref = disks.clone(session, source.ref, claim, inherited=bool(source.claim))
         return _whole(session, ref)
-    for disk in disks.named(session, disks.label(plan.server)):
-        if disk.claim == plan.root_claim and disk.loose:
-            if earlier(session, journal, _COPY, limit=COPY_SECONDS) == disk.ref:
+    for disk in disks.named(session, disks.label(plan.server, name)):
+        if disk.claim == claim and disks.is_free(session, disk):
+            if earlier(session, journal, step, limit=COPY_SECONDS) == disk.ref:
                 return disk
-            disks.destroy_ref(session, disk.ref)  # an earlier copy that was cut short
-    ref = str(session.call("VDI.create", _record(plan, source, storage)))
-    run_noted(session, journal, _COPY, "Async.VDI.copy", source.ref, NULL, NULL, ref, limit=COPY_SECONDS)
+            disks.discard(session, disk.ref)  # an earlier copy that was cut short
+    image = plan.image.id if name == "root" else ""
+    ref = disks.create(session, plan.server, name, claim, storage, source.size, image)
+    run_noted(session, journal, step, "Async.VDI.copy", source.ref, NULL, NULL, ref, limit=COPY_SECONDS)
     return _whole(session, ref)
 
 
@@ -208,14 +250,15 @@ def revert_resize(session: Session, server: bytes) -> None:
         was = original.tags.get(tags.ORIGINAL)
         if was is None:
             continue
-        _sweep_copies(session, server)
+        _sweep_copies(session, original, server)
         if was != PowerState.HALTED.value:
             started_on(session, original, "")
         session.call("VM.remove_from_other_config", original.ref, tags.ORIGINAL)
 
 
-def _sweep_copies(session: Session, server: bytes) -> None:
-    """Copies of the original's disk that a resize had begun."""
-    for disk in disks.named(session, disks.label(server)):
-        if disk.loose:
-            disks.destroy_ref(session, disk.ref)
+def _sweep_copies(session: Session, original: Vm, server: bytes) -> None:
+    """Copies of the original's disks that a resize had begun."""
+    for name in disks.names_of(original):
+        for disk in disks.named(session, disks.label(server, name)):
+            if disks.is_free(session, disk):
+                disks.discard(session, disk.ref)

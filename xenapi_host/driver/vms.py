@@ -38,9 +38,13 @@ class Vm:
     @property
     def claim(self) -> str:
         """The claim of its root disk."""
+        return self.claim_of("root")
+
+    def claim_of(self, disk: str) -> str:
+        """The claim of one of its disks."""
         server = tags.server_of(self.tags)
         assert server is not None
-        return tags.claim(server, self.attempt, self.serial)
+        return tags.claim(server, self.attempt, self.serial, disk)
 
     @property
     def power_state(self) -> PowerState:
@@ -88,6 +92,16 @@ def current(session: Session, server: bytes, attempt: int | None = None) -> list
 def originals(session: Session, server: bytes) -> list[Vm]:
     """The VM that a resize keeps until it is confirmed or reverted."""
     return _named(session, tags.vm_name(server) + tags.ORIGINAL_SUFFIX, server)
+
+
+def rescuers(session: Session, server: bytes) -> list[Vm]:
+    """The VM that a rescue has started beside the server's own."""
+    return _named(session, tags.vm_name(server) + tags.RESCUE_SUFFIX, server)
+
+
+def every(session: Session, server: bytes) -> list[Vm]:
+    """Every VM of the server: the ones that can have its disks besides their own come first."""
+    return [*rescuers(session, server), *current(session, server), *originals(session, server)]
 
 
 def the_one(session: Session, server: bytes, attempt: int | None = None) -> Vm:
