@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from cells.ports import After, Where
+from cells.rows import TABLES
 from cells.store.tables import RowTable
 
 _COMPARISONS = {
@@ -85,10 +86,17 @@ class Statements:
         shape = ("find", conditions, order, descending, after is not None, limit is not None)
         statement = self._by_shape.get(shape)
         if statement is None:
-            query = self._select().where(*self._clauses(conditions))
-            if after is not None:
-                query = query.where(self._comes_after(order, descending))
+            clauses = self._clauses(conditions)
             columns = [self._comparable(name) for name in order]
+            if after is not None:
+                clauses.append(self._comes_after(order, descending))
+                leader = self._leader(conditions, order)
+                if leader is not None:
+                    column = self._columns[conditions[leader].column]
+                    value: sa.BindParameter[Any] = sa.bindparam(f"where{leader}")
+                    clauses[leader] = sa.and_(column >= value, column <= value)
+                    columns.insert(0, column)
+            query = self._select().where(*clauses)
             query = query.order_by(*(column.desc() if descending else column for column in columns))
             if limit is not None:
                 query = query.limit(sa.bindparam("limit", type_=sa.Integer()))
@@ -182,6 +190,16 @@ class Statements:
                 named[f"where{n}"] = self._table.bound(asked.column, asked.value)
             conditions.append(_Condition(asked.column, asked.op, size, asked.value is None))
         return tuple(conditions), named
+
+    def _leader(self, conditions: tuple[_Condition, ...], order: tuple[str, ...]) -> int | None:
+        """Which condition, an equality, leads an index over the order. MariaDB would look up that index by the equality
+        alone and read every row up to the marker; said as a range, and in the order too, it begins at the marker."""
+        if self._dialect.name == "sqlite":
+            return None
+        for n, asked in enumerate(conditions):
+            if asked.op == "=" and not asked.null and (asked.column, *order) in TABLES[self._table.row].indexes:
+                return n
+        return None
 
     def _comparable(self, name: str) -> sa.Column[Any]:
         self._table.column(name)
