@@ -9,11 +9,11 @@ from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
 from api_cell.http.serve import Served
 from api_cell.placing import Market
-from api_cell.rows import ROWS, Phase, ServerRow
+from api_cell.rows import ROWS, GoneServerRow, Phase, RequestRow, ServerRow
 from cells import codec
 from cells.audit import Audit
 from cells.config import fill
-from cells.decision import NOTHING, Decision, Job
+from cells.decision import NOTHING, Decision, Job, Remove
 from cells.errors import BadInput, Permanent
 from cells.house import Parts
 from cells.identity import Identity, seal
@@ -36,12 +36,15 @@ from cells.model import Secrets
 from cells.names import SECOND, CellName, Instant
 from cells.ports import Journal, NewId, View, Where
 from cells.record import Received
-from cells.rows import MACHINERY
+from cells.rows import MACHINERY, key_of
 from routing.neighbourhood import Neighbourhood
 from routing.reservations import Reservations
 from routing.weights import PlacementSettings
 
 MOST_AT_ONCE = 200
+LET_GO_EVERY = 60 * SECOND
+REQUESTS_KEPT = 24 * 3600 * SECOND
+GONE_KEPT = 30 * 24 * 3600 * SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,7 @@ class ApiRole:
         self._reservations = Reservations()
         self.front = front
         self._silent: set[CellName] | None = None
+        self._next_let_go: Instant = 0
         self._decide: dict[type, Callable[[View, Received, Any, Instant], Decision]] = {
             Intent: lambda view, received, body, now: wishes.take(
                 self._here, self._market(), view, received, body, now
@@ -196,7 +200,17 @@ class ApiRole:
         self._reservations.expire(now)
         if tick.taken_over:
             self._silent = set(self.neighbourhood.roster)
-        return self.neighbourhood.hellos(None, now, self._here.new_id) + self._show_silence(view, now)
+        hellos = self.neighbourhood.hellos(None, now, self._here.new_id)
+        return hellos + self._show_silence(view, now) + self._let_go(view, now)
+
+    def _let_go(self, view: View, now: Instant) -> Decision:
+        """Deleted servers and clients' request ids have a time after which nobody asks for them."""
+        if now < self._next_let_go:
+            return NOTHING
+        self._next_let_go = now + LET_GO_EVERY
+        gone = view.find(GoneServerRow, Where(column="updated", op="<", value=now - GONE_KEPT), limit=MOST_AT_ONCE)
+        asked = view.find(RequestRow, Where(column="at", op="<", value=now - REQUESTS_KEPT), limit=MOST_AT_ONCE)
+        return Decision(save=tuple(Remove(row=type(row), key=key_of(row)) for row in (*gone, *asked)))
 
     def _show_silence(self, view: View, now: Instant) -> Decision:
         """Servers of a leaf that is not heard show UNKNOWN; when it is heard again, what it last said."""

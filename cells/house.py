@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,9 +17,10 @@ from cells.broker import MemoryExchanges, open_broker
 from cells.config import CellConfig, identity
 from cells.errors import BadInput
 from cells.identity import Identity
+from cells.ids import Ids
 from cells.jobs import Workers
 from cells.model import CellState
-from cells.names import NEVER, CellName, Ids, Instant
+from cells.names import NEVER, CellName, Instant
 from cells.node import Bell, Node, NodeSettings
 from cells.ports import Clock, NewId, Role, Unit
 from cells.rows import EdgeRow

@@ -1,13 +1,11 @@
 """Names, ids and time as values. Read by every module; nothing here touches a clock or a random source.
 
-An id is 16 bytes, a UUIDv7 (RFC 9562), so that ids sort by the time they were made; `Ids` makes them from a clock
-and a source of random bytes that are both given, so that tests and simulations can replay them. An instant is a
-whole number of microseconds since 1970 in UTC: exact in every database and on the wire.
+An id is 16 bytes, a UUIDv7 (RFC 9562), so that ids sort by the time they were made (cells.ids makes them). An instant
+is a whole number of microseconds since 1970 in UTC: exact in every database and on the wire.
 """
 
 import re
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -48,23 +46,3 @@ def id_from_text(text: object, what: str = "id") -> bytes:
 def iso(at: int) -> str:
     """An instant as OpenStack's Compute API writes it: 2026-01-31T12:00:00Z."""
     return datetime.fromtimestamp(at // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class Ids:
-    """Makes UUIDv7 ids from a given clock and source of random bytes; within one object they only grow."""
-
-    def __init__(self, clock: Callable[[], Instant], random_bytes: Callable[[int], bytes]) -> None:
-        self._clock = clock
-        self._random_bytes = random_bytes
-        self._last = 0
-
-    def __call__(self) -> bytes:
-        millis = (self._clock() // 1000) & ((1 << 48) - 1)
-        tail = int.from_bytes(self._random_bytes(10), "big")
-        value = (millis << 80) | tail
-        value = (value & ~(0xF << 76)) | (0x7 << 76)
-        value = (value & ~(0x3 << 62)) | (0x2 << 62)
-        if value <= self._last:
-            value = self._last + 1
-        self._last = value
-        return value.to_bytes(16, "big")

@@ -98,9 +98,8 @@ class NoRoom:
 
     @property
     def may_pass(self) -> bool:
-        """Whether waiting may help without anybody giving room back: a leaf is out of reach, or none is known."""
-        reasons = self.reasons.values()
-        return not reasons or any(reason in (NO_WAY, MUTE) for reason in reasons)
+        """Whether waiting may help without anybody giving room back: a leaf is out of reach for now."""
+        return any(reason in (NO_WAY, MUTE) for reason in self.reasons.values())
 
     def summary(self) -> str:
         """One line: how many leaves said what."""

@@ -1,13 +1,24 @@
 """Scheduler hints of a create request, checked and made plain: a name and a text each, lists joined by commas."""
 
+from collections.abc import Callable
 from typing import Any
 
 from api_cell.errors import Invalid
 from cells.errors import BadInput
-from cells.names import cell_name
+from cells.names import cell_name, id_from_text, id_text
 
-# Hints that placing acts on; each names cells.
-KNOWN = ("target_cell", "different_cell")
+
+def _server(text: object) -> str:
+    return id_text(id_from_text(text, "server"))
+
+
+# Hints that placing acts on, and what each names.
+KNOWN: dict[str, Callable[[object], str]] = {
+    "target_cell": cell_name,
+    "different_cell": cell_name,
+    "near": _server,
+    "far": _server,
+}
 
 
 def hints_of(body: dict[str, Any]) -> dict[str, str]:
@@ -22,7 +33,7 @@ def hints_of(body: dict[str, Any]) -> dict[str, str]:
         if not isinstance(values, list) or not values:
             raise Invalid(f"{field}: must be a text or a list of texts")
         try:
-            hints[name] = ",".join(cell_name(text) for text in values)
+            hints[name] = ",".join(KNOWN[name](text) for text in values)
         except BadInput as error:
             raise Invalid(f"{field}: {error}") from None
     return hints

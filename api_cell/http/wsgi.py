@@ -16,7 +16,7 @@ from api_cell.role import ApiRole, ApiSettings
 from cells.config import fill, identity, load
 from cells.errors import BadInput
 from cells.house import Parts, system_clock
-from cells.names import Ids
+from cells.ids import Ids
 from cells.store import open_store
 
 CONFIG = "CELLTREE_CONFIG"

@@ -12,8 +12,9 @@ from cells.cli.command import Command, Lister, Rows, ShowOne, add_cell, add_tree
 from cells.config import identity
 from cells.errors import BadInput, CelltreeError
 from cells.house import system_clock
+from cells.ids import Ids
 from cells.model import CellRecord, CellState
-from cells.names import Ids, id_text
+from cells.names import id_text
 from cells.registering import STATE, NewCell, PoolAccess, Registrar, open_store
 from cells.rows import DaemonRow, EdgeRow, RosterRow, SettingRow
 from cells.store import schema

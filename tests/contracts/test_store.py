@@ -8,7 +8,8 @@ import pytest
 
 from cells.decision import Remove
 from cells.errors import BadInput, Conflict, Permanent, Temporary
-from cells.names import SECOND, Ids
+from cells.ids import Ids
+from cells.names import SECOND
 from cells.ports import After, Where
 from cells.rows import CounterRow, InboxRow, StoryRow
 from cells.store import AnyStore as Store

@@ -21,9 +21,10 @@ from api_cell.settings import Settings
 from api_cell.status import settle
 from cells import codec
 from cells.decision import Remove
+from cells.ids import Ids
 from cells.messages import REGISTRY, Intent, ResizeServer, SnapshotServer
 from cells.model import Flavor, InstanceState, PowerState, VmState
-from cells.names import SECOND, Ids
+from cells.names import SECOND
 from cells.rows import WakeRow
 from cells.store.sql import SqlStore
 from tests.support.requests import ask

@@ -9,8 +9,8 @@ import pytest
 
 from cells.config import identity
 from cells.errors import BadInput, Permanent, Temporary
+from cells.ids import Ids
 from cells.model import CellState
-from cells.names import Ids
 from cells.registering import NewCell, PoolAccess, Registrar, open_store
 from cells.rows import EdgeRow, RosterRow, SettingRow
 from cells.tree_folder import TreeFolder
