@@ -97,6 +97,9 @@ class CellRegister(Command):
             help="a XenServer pool of a leaf; further words: fingerprint=SHA256",
         )
         parser.add_argument("--listen", default="", metavar="HOST:PORT", help="where an API cell serves REST")
+        parser.add_argument(
+            "--image-url", default="", metavar="URL", help="how leaves reach an API cell's images, if not at --listen"
+        )
         parser.add_argument("--tick", type=float, help="seconds between hellos (default 10)")
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -108,7 +111,10 @@ class CellRegister(Command):
         registrar = registrar_of(parsed_args)
         if parsed_args.role == API:
             images = registrar.folder.path / "images" / parsed_args.name
-            settings["settings"] = {"front": {"images": str(images.absolute())}}
+            front = {"images": str(images.absolute())}
+            if parsed_args.image_url:
+                front["image_url"] = parsed_args.image_url
+            settings["settings"] = {"front": front}
         config = registrar.register(
             NewCell(
                 name=parsed_args.name,

@@ -8,6 +8,7 @@ from cells import topology_file
 from cells.cli.command import Command, Lister, Rows
 from cells.cli.exports import export_lines
 from cells.errors import BadInput
+from cells.lab.compose import compose_text
 from cells.lab.lab import Lab
 from cells.lab.plan import HTTP_BASIC, NODES, NONE, USER, VHOSTS, make_plan
 from cells.names import cell_name
@@ -95,6 +96,17 @@ class LabRemove(Command):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         lab_of(parsed_args).remove(parsed_args.cell)
         self.say(f"{parsed_args.cell} is removed")
+
+
+class LabCompose(Command):
+    """Print a topology as a docker-compose file."""
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("topology", nargs="?", type=Path, help="a topology file (default: two API cells, 3 leaves)")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        topology = topology_file.read(parsed_args.topology) if parsed_args.topology else topology_file.default()
+        self.app.stdout.write(compose_text(topology))
 
 
 class LabStatus(Lister):

@@ -59,7 +59,10 @@ class RunningLab:
         tree = () if words[0] == "lab" else ("--tree", str(self.lab.folder))
         name = ("--name", str(self.lab.folder)) if words[0] == "lab" else ()
         command = [sys.executable, "-m", "cells.cli", *words, *tree, *name]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=check)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if check and done.returncode:
+            pytest.fail(f"celltree {' '.join(words)} gives {done.returncode}: {done.stderr}")
+        return done
 
     # --- servers ---
 
