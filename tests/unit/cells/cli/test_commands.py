@@ -16,7 +16,7 @@ BEGIN = 1_750_000_000_000_000
 NAMES = {
     *("demo", "run", "db upgrade", "tree init", "story", "tree", "capacity", "explain", "xenserver"),
     *(f"cell {word}" for word in ("register", "attach", "detach", "drain", "enable", "list", "show")),
-    *(f"lab {word}" for word in ("up", "add", "remove", "status", "logs", "kill", "start", "down")),
+    *(f"lab {word}" for word in ("up", "add", "remove", "compose", "status", "logs", "kill", "start", "down")),
     *(f"messages {word}" for word in ("list", "show", "replay", "drop")),
     *(f"host {word}" for word in ("register", "list", "disable", "enable", "confirm-dead")),
 }
