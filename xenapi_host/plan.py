@@ -5,19 +5,22 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cells.errors import Permanent
 from cells.model import BuildSpec, Flavor, ImageRef
 from cells.names import id_text
-from xenapi_host import tags
+from xenapi_host import guests, tags
+from xenapi_host.config_drive import config_drive
 from xenapi_host.facts import GIB, MIB, HostFacts
 
 _KEY_OUTSIDE = re.compile(r"[^A-Za-z0-9@_-]")
-_HOST_OUTSIDE = re.compile(r"[^a-z0-9-]+")
-_PV_MODES = ("xen", "pv")
-_WINDOWS_NAME_LENGTH = 15  # NetBIOS
+_BUILT_FROM = ("vhd", "raw")
+_NO_SPECIAL_FILES = ("kernel_id", "ramdisk_id")
+
+SWAP_DEVICE, CONFIG_DEVICE, FIRST_EPHEMERAL_DEVICE = 2, 3, 4
+_LARGEST_EPHEMERAL, _EVEN_EPHEMERAL = 2000 * GIB, 1024 * GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +33,26 @@ class VifPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiskPlan:
+    """A disk besides the root. `name` is the last word of its claim and name label. `kind`: what it is made as: ext3,
+    swap, or "" for a blank one; `content`: its first bytes instead."""
+
+    name: str
+    device: int
+    size: int
+    kind: str = ""
+    content: bytes = b""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is a tenant's data, which a resize takes along; the others are made anew."""
+        return self.name.startswith("ephemeral")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPlan:
-    """All that is made for one VM of a server. `serial`: 0 for the build, the command's number for a resize.
-    `root_bytes`: the least size of the root disk; 0 leaves the image's."""
+    """All that is made for one VM of a server. `serial`: 0 for the build, the command's number for what makes a VM
+    anew. `root_bytes`: the size of the root disk; 0 leaves the image's. `suffix`: what its name ends in."""
 
     server: bytes
     attempt: int
@@ -44,20 +64,27 @@ class BuildPlan:
     root_bytes: int
     vm: Mapping[str, Any]
     vifs: tuple[VifPlan, ...]
+    disks: tuple[DiskPlan, ...] = ()
+    auto_disk_config: bool = False
+    suffix: str = ""
 
     @property
     def name(self) -> str:
-        return tags.vm_name(self.server)
+        return tags.vm_name(self.server) + self.suffix
 
     @property
     def root_claim(self) -> str:
-        return tags.claim(self.server, self.attempt, self.serial)
+        return self.claim("root")
+
+    def claim(self, disk: str) -> str:
+        return tags.claim(self.server, self.attempt, self.serial, disk)
 
 
 def plan_build(spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts, serial: int = 0) -> BuildPlan:
     """Plan one VM on one host. For a resize: the spec with its new flavor, and the command's number as `serial`.
     Raises Permanent when the image is of a kind that cannot be built from, or too large for the flavor."""
     _refuse_image(spec)
+    disks = _disks(spec, server)
     return BuildPlan(
         server=server,
         attempt=attempt,
@@ -67,9 +94,46 @@ def plan_build(spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts,
         image=spec.image,
         flavor=spec.flavor,
         root_bytes=spec.flavor.disk_gib * GIB,
-        vm=_vm_record(spec, server, attempt, serial, host),
+        vm=_vm_record(spec, server, attempt, serial, host, disks),
         vifs=(VifPlan(device=0, network=host.network, mac=tags.mac(server, 0)),),
+        disks=disks,
+        auto_disk_config=spec.auto_disk_config,
     )
+
+
+def plan_rescue(spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts, serial: int) -> BuildPlan:
+    """Plan the VM that looks after a server's disk: the spec's flavor and image, a disk of the image's size, a name
+    of its own."""
+    plain = replace(spec, flavor=replace(spec.flavor, ephemeral_gib=0, swap_mib=0), config_drive=False)
+    plan = plan_build(plain, server=server, attempt=attempt, host=host, serial=serial)
+    vm = {**plan.vm, "name_label": plan.name + tags.RESCUE_SUFFIX}
+    return replace(plan, vm=vm, suffix=tags.RESCUE_SUFFIX, root_bytes=0, auto_disk_config=False)
+
+
+def _disks(spec: BuildSpec, server: bytes) -> tuple[DiskPlan, ...]:
+    found = []
+    if spec.flavor.swap_mib:
+        kind = "swap" if guests.fresh_file_system(spec.image) else ""
+        found.append(DiskPlan(name="swap", device=SWAP_DEVICE, size=spec.flavor.swap_mib * MIB, kind=kind))
+    if spec.config_drive or guests.is_yes(spec.image.properties.get("img_config_drive", "").replace("mandatory", "1")):
+        content = config_drive(spec, server)
+        size = -(-len(content) // (2 * MIB)) * 2 * MIB  # storage rounds up to whole blocks of a VHD
+        found.append(DiskPlan(name="config", device=CONFIG_DEVICE, size=size, content=content))
+    for place, size in enumerate(ephemeral_sizes(spec.flavor.ephemeral_gib)):
+        kind = guests.fresh_file_system(spec.image)
+        found.append(DiskPlan(name=f"ephemeral{place}", device=FIRST_EPHEMERAL_DEVICE + place, size=size, kind=kind))
+    return tuple(found)
+
+
+def ephemeral_sizes(total_gib: int) -> tuple[int, ...]:
+    """A flavor's ephemeral room as disks: of 1024 GiB where that comes out even, else of at most 2000 GiB, below the
+    2040 GiB a VHD can have."""
+    left, sizes = total_gib * GIB, []
+    most = _EVEN_EPHEMERAL if left % _EVEN_EPHEMERAL == 0 else _LARGEST_EPHEMERAL
+    while left:
+        sizes.append(min(left, most))
+        left -= sizes[-1]
+    return tuple(sizes)
 
 
 def memory_needed_mib(flavor: Flavor) -> int:
@@ -79,9 +143,19 @@ def memory_needed_mib(flavor: Flavor) -> int:
 
 def _refuse_image(spec: BuildSpec) -> None:
     image, flavor = spec.image, spec.flavor
-    if image.disk_format != "vhd":
+    if image.disk_format == "iso":
         raise Permanent(
-            f"image {image.name or image.id} has disk format {image.disk_format}; servers are built from vhd images"
+            f"image {image.name or image.id} is an ISO image; servers are built from disks: install it into a vhd or "
+            "raw image first"
+        )
+    if image.disk_format not in _BUILT_FROM:
+        raise Permanent(
+            f"image {image.name or image.id} has disk format {image.disk_format}; servers are built from vhd and raw "
+            "images: convert it with qemu-img"
+        )
+    if any(image.properties.get(name) for name in _NO_SPECIAL_FILES):
+        raise Permanent(
+            f"image {image.name or image.id} needs a kernel of its own beside it; servers are built from whole disks"
         )
     if flavor.disk_gib and image.min_disk_gib > flavor.disk_gib:
         raise Permanent(
@@ -95,7 +169,9 @@ def _refuse_image(spec: BuildSpec) -> None:
         )
 
 
-def _vm_record(spec: BuildSpec, server: bytes, attempt: int, serial: int, host: HostFacts) -> dict[str, Any]:
+def _vm_record(
+    spec: BuildSpec, server: bytes, attempt: int, serial: int, host: HostFacts, disks: tuple[DiskPlan, ...]
+) -> dict[str, Any]:
     memory = str(spec.flavor.ram_mib * MIB)
     vcpus = str(spec.flavor.vcpus)
     return {
@@ -111,7 +187,7 @@ def _vm_record(spec: BuildSpec, server: bytes, attempt: int, serial: int, host: 
         "memory_target": memory,
         "VCPUs_max": vcpus,
         "VCPUs_at_startup": vcpus,
-        "VCPUs_params": _vcpu_params(spec.flavor),
+        "VCPUs_params": guests.vcpu_params(spec.flavor),
         "actions_after_shutdown": "destroy",
         "actions_after_reboot": "restart",
         "actions_after_crash": "destroy",
@@ -120,9 +196,9 @@ def _vm_record(spec: BuildSpec, server: bytes, attempt: int, serial: int, host: 
         "PV_args": "",
         "PV_bootloader_args": "",
         "PV_legacy_args": "",
-        **_boot(spec.image),
+        **guests.boot(spec.image),
         "PCI_bus": "",
-        "platform": _platform(spec),
+        "platform": guests.platform(spec.image, spec.flavor),
         "recommendations": "",
         "blocked_operations": {},
         "ha_always_run": False,
@@ -135,70 +211,19 @@ def _vm_record(spec: BuildSpec, server: bytes, attempt: int, serial: int, host: 
             tags.SERIAL: str(serial),
             tags.IMAGE: spec.image.id,
             tags.STORAGE: host.storage,
+            **({tags.DISKS: " ".join(disk.name for disk in disks)} if disks else {}),
         },
     }
 
 
-def _boot(image: ImageRef) -> dict[str, Any]:
-    """HVM unless the image says that it is paravirtual, which XenServer 8 has given up."""
-    if image.properties.get("vm_mode", "").lower() in _PV_MODES:
-        return {"PV_bootloader": "pygrub", "HVM_boot_policy": "", "HVM_boot_params": {}}
-    params = {"order": "dc"}
-    if image.properties.get("hw_firmware_type", "").lower() == "uefi":
-        params["firmware"] = "uefi"
-    return {"PV_bootloader": "", "HVM_boot_policy": "BIOS order", "HVM_boot_params": params}
-
-
-def _os_type(image: ImageRef) -> str:
-    return image.properties.get("os_type", "linux").lower()
-
-
-def _platform(spec: BuildSpec) -> dict[str, str]:
-    image = spec.image
-    uefi = image.properties.get("hw_firmware_type", "").lower() == "uefi"
-    platform = {
-        "acpi": "1",
-        "apic": "true",
-        "pae": "true",
-        "nx": "true",
-        "viridian": "true" if _os_type(image) == "windows" else "false",
-        "timeoffset": "0",
-    }
-    if image.properties.get("vm_mode", "").lower() not in _PV_MODES:
-        platform["device-model"] = "qemu-upstream-uefi" if uefi else "qemu-upstream-compat"
-    if uefi and image.properties.get("os_secure_boot", "").lower() in ("required", "true"):
-        platform["secureboot"] = "true"
-    if image.properties.get("xenapi_device_id"):
-        platform["device_id"] = image.properties["xenapi_device_id"].zfill(4)
-    cores = spec.flavor.extra_specs.get("hw:cpu_cores", "")
-    if cores.isdigit() and int(cores) and spec.flavor.vcpus % int(cores) == 0:
-        platform["cores-per-socket"] = cores
-    return platform
-
-
-def _vcpu_params(flavor: Flavor) -> dict[str, str]:
-    """Weight and cap count only together (Xen's scheduler); the mask stands alone."""
-    specs = flavor.extra_specs
-    params: dict[str, str] = {}
-    if "quota:vcpu_weight" in specs or "quota:vcpu_cap" in specs:
-        params = {"weight": specs.get("quota:vcpu_weight", "256"), "cap": specs.get("quota:vcpu_cap", "0")}
-    if "quota:vcpu_mask" in specs:
-        params["mask"] = specs["quota:vcpu_mask"]
-    return params
-
-
 def _xenstore_data(spec: BuildSpec) -> dict[str, str]:
     """What the guest finds in xenstore at its first boot; only vm-data/* is passed on to it."""
-    data = {"vm-data/allowvssprovider": "false", "vm-data/hostname": host_name(spec.name, _os_type(spec.image))}
-    if "auto_disk_config" in spec.image.properties:
-        wanted = spec.image.properties["auto_disk_config"].lower() in ("true", "1", "yes")
-        data["vm-data/auto-disk-config"] = str(wanted)
+    data = {
+        "vm-data/allowvssprovider": "false",
+        "vm-data/hostname": guests.host_name(spec.name, guests.os_type(spec.image)),
+    }
+    if spec.auto_disk_config or "auto_disk_config" in spec.image.properties:
+        data["vm-data/auto-disk-config"] = str(spec.auto_disk_config)
     for key, value in spec.metadata.items():
         data[f"vm-data/user-metadata/{_KEY_OUTSIDE.sub('_', key)}"] = json.dumps(value)
     return data
-
-
-def host_name(name: str, os_type: str) -> str:
-    """A host name made of a server's name: a DNS label, cut to what the guest's system can hold."""
-    label = _HOST_OUTSIDE.sub("-", name.lower()).strip("-") or "server"
-    return label[: _WINDOWS_NAME_LENGTH if os_type == "windows" else 63].strip("-")

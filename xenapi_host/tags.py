@@ -15,12 +15,14 @@ ATTEMPT = "celltree_attempt"  # VM: the owner's try to place the server
 SERIAL = "celltree_serial"  # VM: 0 for the build, the command's number for a resize
 IMAGE = "celltree_image"  # VM: the image that its root disk is cloned from
 STORAGE = "celltree_storage"  # VM: the uuid of the SR of its root disk
+DISKS = "celltree_disks"  # VM: the names of its disks besides the root, with blanks between
 SOURCE = "celltree_source"  # VM made by a resize: the uuid of the disk that its root disk is made from
 ORIGINAL = "celltree_original"  # VM kept while a resize waits: its power state when the resize began
 CLAIM = "celltree_disk"  # VDI: whose disk it is
 IMAGE_ID = "image-id"  # VDI: the image that it holds, or was cloned from
 
 ORIGINAL_SUFFIX = "-orig"
+RESCUE_SUFFIX = "-rescue"
 _NAMESPACE = uuid.UUID("8f0f6c0e-6a34-5b0f-9e1a-2f4d1d5c7a10")
 
 

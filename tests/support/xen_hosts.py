@@ -1,7 +1,7 @@
 """Light pools, plans, journals and doors that fail, for tests of the driver."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cells.errors import Temporary
@@ -18,6 +18,8 @@ from xenapi_host.simulator.worlds import HostShape
 SERVER = bytes(range(16))
 OTHER_SERVER = bytes(range(16, 32))
 TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=2)
+FULL = Flavor(id="3", name="m1.full", vcpus=1, ram_mib=512, disk_gib=2, ephemeral_gib=3, swap_mib=256)
+FULLER = Flavor(id="4", name="m1.fuller", vcpus=1, ram_mib=1024, disk_gib=4, ephemeral_gib=5, swap_mib=512)
 SMALL = Flavor(id="2", name="m1.small", vcpus=1, ram_mib=1024, disk_gib=4)
 LINUX = ImageRef(id="6f1c1e3e-0000-4000-8000-000000000001", name="demo-linux", url="http://127.0.0.1:9292")
 SNAPSHOT = ImageRef(id="6f1c1e3e-0000-4000-8000-000000000002", name="snap", url="http://127.0.0.1:9292")
@@ -100,9 +102,10 @@ class House:
         flavor: Flavor = TINY,
         serial: int = 0,
         image: ImageRef = LINUX,
+        **more: Any,
     ) -> BuildPlan:
         return plan_build(
-            a_spec(flavor=flavor, image=image),
+            replace(a_spec(flavor=flavor, image=image), **more),
             server=server,
             attempt=attempt,
             host=self.facts().hosts[host],
@@ -163,8 +166,8 @@ class House:
         return str(self.session.call("VDI.get_name_label", ref))
 
     def orphans(self) -> list[str]:
-        """Disks that no VM has, and devices of no VM."""
-        vms = self.records("VM")
+        """Disks that no VM has, and devices of no VM, or left on a control domain."""
+        vms = {ref: vm for ref, vm in self.records("VM").items() if not vm["is_control_domain"]}
         memories = {vm["suspend_VDI"] for vm in vms.values()}
         loose = [vdi["name_label"] for ref, vdi in self.disks().items() if not vdi["VBDs"] and ref not in memories]
         devices = [ref for kind in ("VBD", "VIF") for ref, row in self.records(kind).items() if row["VM"] not in vms]

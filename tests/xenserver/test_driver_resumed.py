@@ -9,9 +9,23 @@ from contextlib import suppress
 import pytest
 
 from cells.errors import Temporary
+from cells.model import Flavor
 from cells.ports import Journal
-from tests.support.xen_hosts import SERVER, SMALL, SNAPSHOT, FaultyDoor, House, KeptJournal, Killed, answer_lost
+from tests.support.xen_hosts import (
+    FULL,
+    FULLER,
+    SERVER,
+    SMALL,
+    SNAPSHOT,
+    TINY,
+    FaultyDoor,
+    House,
+    KeptJournal,
+    Killed,
+    answer_lost,
+)
 from xenapi_host import driver
+from xenapi_host.plan import BuildPlan
 from xenapi_host.session import InProcess, Session
 
 Setup = Callable[[House], None]
@@ -37,6 +51,40 @@ def _prepared(house: House) -> None:
 
 def _cached(house: House) -> None:
     house.built(house.plan(server=bytes(16)))
+
+
+def _full(house: House) -> BuildPlan:
+    return house.plan(flavor=FULL, config_drive=True, auto_disk_config=True)
+
+
+def _built_full(house: House) -> None:
+    house.built(_full(house))
+
+
+def _build_full(house: House, session: Session, journal: Journal) -> object:
+    plan = _full(house)
+    driver.prepare_build(session, plan, journal)
+    return driver.start_build(session, SERVER, 1, plan.host).power_state
+
+
+def _built_larger(house: House) -> None:
+    house.built(house.plan(flavor=SMALL, auto_disk_config=True))
+
+
+def _resized_full(host: int) -> Setup:
+    def setup(house: House) -> None:
+        _built_full(house)
+        _resize_full(host)(house, house.session, KeptJournal())
+
+    return setup
+
+
+def _resize_full(host: int, flavor: Flavor = FULLER) -> Work:
+    def work(house: House, session: Session, journal: Journal) -> object:
+        plan = house.plan(flavor=flavor, serial=7, host=host, config_drive=True, auto_disk_config=True)
+        return driver.resize(session, plan, journal).power_state
+
+    return work
 
 
 def _paused(house: House) -> None:
@@ -96,6 +144,23 @@ OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "revert here": (_resized(0), lambda house, session, journal: driver.revert_resize(session, SERVER)),
     "delete": (_built, lambda house, session, journal: driver.destroy(session, SERVER)),
     "delete while resized": (_resized(1), lambda house, session, journal: driver.destroy(session, SERVER)),
+    "build with every kind of disk": (_nothing, _build_full),
+    "resize with every kind of disk": (_built_full, _resize_full(0)),
+    "resize with every kind of disk to another host": (_built_full, _resize_full(1)),
+    "resize to a smaller disk": (_built_larger, _resize_full(0, TINY)),
+    "resize to a smaller disk on another host": (_built_larger, _resize_full(1, TINY)),
+    "confirm with every kind of disk": (
+        _resized_full(1),
+        lambda house, session, journal: driver.confirm_resize(session, SERVER),
+    ),
+    "revert with every kind of disk": (
+        _resized_full(0),
+        lambda house, session, journal: driver.revert_resize(session, SERVER),
+    ),
+    "delete with every kind of disk": (
+        _resized_full(0),
+        lambda house, session, journal: driver.destroy(session, SERVER),
+    ),
     "discard": (_prepared, lambda house, session, journal: driver.destroy(session, SERVER, attempt=1)),
 }
 
@@ -138,7 +203,7 @@ def test_operation_struck_at_any_call_comes_to_the_same_end(name: str, error: Ca
             assert house.orphans() == [], where
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in ("confirm", "revert", "revert here")])
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if not name.startswith(("confirm", "revert"))])
 def test_delete_after_an_operation_struck_at_any_call_leaves_nothing(name: str) -> None:
     setup, work = OPERATIONS[name]
     calls, _ = _undisturbed(setup, work)

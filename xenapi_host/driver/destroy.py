@@ -19,11 +19,7 @@ def destroy(session: Session, server: bytes, *, attempt: int | None = None) -> N
     """Remove a server, or one attempt to build it, from the pool with all its disks, at once and by force. Disks that
     are not ours (volumes) are only detached. Nothing there is success. Raises Temporary or Permanent; to be called
     again after Temporary."""
-    found = [
-        vm
-        for vm in vms.every(session, server)
-        if attempt is None or vm.attempt == attempt
-    ]
+    found = [vm for vm in vms.every(session, server) if attempt is None or vm.attempt == attempt]
     for vm in found:
         power_off(session, vm, clean_seconds=0)
     mine = "" if attempt is None else tags.attempt_prefix(server, attempt)

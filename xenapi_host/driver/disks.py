@@ -145,7 +145,11 @@ def adopt(
         if disk.claim == claim and is_free(session, disk):
             return disk.ref
     for disk in found:
-        if disk.loose and disk.claim in ("", inherited) and _claimed(session, disk.ref, claim, inherited=bool(inherited)):
+        if (
+            disk.loose
+            and disk.claim in ("", inherited)
+            and _claimed(session, disk.ref, claim, inherited=bool(inherited))
+        ):
             return disk.ref
     return ""
 
@@ -179,21 +183,21 @@ def attach(
     """Attach a disk to a VM for writing, from its next start on; the attachment's reference."""
     return str(
         session.call(
-        "VBD.create",
-        {
-            "VM": vm,
-            "VDI": disk,
-            "userdevice": device,
-            "bootable": bootable,
-            "mode": "RW",
-            "type": "Disk",
-            "unpluggable": unpluggable,
-            "empty": False,
-            "other_config": {},
-            "qos_algorithm_type": "",
-            "qos_algorithm_params": {},
-        },
-    )
+            "VBD.create",
+            {
+                "VM": vm,
+                "VDI": disk,
+                "userdevice": device,
+                "bootable": bootable,
+                "mode": "RW",
+                "type": "Disk",
+                "unpluggable": unpluggable,
+                "empty": False,
+                "other_config": {},
+                "qos_algorithm_type": "",
+                "qos_algorithm_params": {},
+            },
+        )
     )
 
 

@@ -209,22 +209,6 @@ def _whole(session: Session, ref: str) -> Disk:
     return disk
 
 
-def _record(plan: BuildPlan, source: Disk, storage: str) -> Mapping[str, object]:
-    return {
-        "name_label": disks.label(plan.server),
-        "name_description": "",
-        "SR": storage,
-        "virtual_size": str(source.size),
-        "type": "user",
-        "sharable": False,
-        "read_only": False,
-        "other_config": {tags.CLAIM: plan.root_claim, tags.IMAGE_ID: plan.image.id},
-        "xenstore_data": {},
-        "sm_config": {},
-        "tags": [],
-    }
-
-
 @telling("confirm the resize")
 def confirm_resize(session: Session, server: bytes) -> None:
     """Keep the new VM, remove the original with its disk. No original there is success. Permanent when the new VM is

@@ -122,7 +122,7 @@ def make(params: Params) -> Dict[str, Any]:
         if made:
             _need("mke2fs", "-q", "-F", "-t", kind, "-L", label, path)
     else:
-        raise PermanentError("params.kind must be ext3, ext4 or swap, not {!r}".format(kind))
+        raise PermanentError(f"params.kind must be ext3, ext4 or swap, not {kind!r}")
     return {"made": made}
 
 
@@ -131,23 +131,23 @@ def write(params: Params) -> Dict[str, Any]:
     try:
         data = base64.b64decode(text(params, "data"), validate=True)
     except binascii.Error as error:
-        raise PermanentError("params.data is not base64: {}".format(error)) from error
+        raise PermanentError(f"params.data is not base64: {error}") from error
     if len(data) > min(_MOST_WRITTEN, _size_of(path)):
-        raise PermanentError("params.data has {} bytes, more than the disk takes".format(len(data)))
+        raise PermanentError(f"params.data has {len(data)} bytes, more than the disk takes")
     with open(path, "r+b", buffering=0) as writer:
         _written(writer.fileno(), data, 0)
         os.fsync(writer.fileno())
     return {"written": len(data)}
 
 
-FUNCTIONS = {
+FUNCTIONS: Dict[str, Callable[[Params], Any]] = {
     "version": version,
     "grow": grow,
     "shrink": shrink,
     "copy": copy,
     "make": make,
     "write": write,
-}  # type: Dict[str, Callable[[Params], Any]]
+}
 
 
 # --- the disk ---
@@ -157,10 +157,10 @@ def _device(params: Params, name: str) -> str:
     """The path of a plugged disk's block device (a file in the simulator)."""
     disk = params.get(name)
     if not isinstance(disk, dict):
-        raise PermanentError("params.{} must be an object with device, sr and vdi".format(name))
+        raise PermanentError(f"params.{name} must be an object with device, sr and vdi")
     for part in ("device", "sr", "vdi"):
         if not isinstance(disk.get(part), str) or "/" in disk[part] or disk[part] in (".", ".."):
-            raise PermanentError("params.{}.{} must be a name without slashes".format(name, part))
+            raise PermanentError(f"params.{name}.{part} must be a name without slashes")
     tried = (("dev", "sm", "backend", disk["sr"], disk["vdi"]), ("dev", disk["device"]))
     for parts in tried:
         path = os.path.join(_ROOT, *parts)
@@ -199,7 +199,7 @@ def _written(fd: int, data: bytes, offset: int) -> None:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise PermanentError("no space left in the SR for the disk; choose another host or SR") from error
-            raise RetryableError("the disk could not be written: {}".format(error.strerror)) from error
+            raise RetryableError(f"the disk could not be written: {error.strerror}") from error
         view, offset = view[count:], offset + count
 
 
@@ -217,11 +217,11 @@ def _layout(path: str) -> Layout:
     if not entries:
         layout = Layout(0, None)
     elif len(entries) > 1:
-        raise LeftAlone("the disk has {} partitions".format(len(entries)))
+        raise LeftAlone(f"the disk has {len(entries)} partitions")
     else:
         place, kind, start = entries[0]
         if place != 0:
-            raise LeftAlone("the disk's partition is number {}, not 1".format(place + 1))
+            raise LeftAlone(f"the disk's partition is number {place + 1}, not 1")
         if kind in _EXTENDED:
             raise LeftAlone("the disk's partition is an extended one")
         if start == 0 or start * SECTOR >= _size_of(path):
@@ -230,9 +230,9 @@ def _layout(path: str) -> Layout:
     found = _file_system(path, layout)
     where = "partition" if layout.entry is not None else "disk"
     if not found:
-        raise LeftAlone("the {} holds no ext3 or ext4 file system".format(where))
+        raise LeftAlone(f"the {where} holds no ext3 or ext4 file system")
     if found == "ext2":
-        raise LeftAlone("the {} holds an ext2 file system, not ext3 or ext4".format(where))
+        raise LeftAlone(f"the {where} holds an ext2 file system, not ext3 or ext4")
     return layout
 
 
@@ -281,7 +281,7 @@ def _set_length(path: str, layout: Layout, sectors: int) -> None:
 
 
 def _at(path: str, layout: Layout) -> str:
-    return "{}?offset={}".format(path, layout.start * SECTOR) if layout.start else path
+    return f"{path}?offset={layout.start * SECTOR}" if layout.start else path
 
 
 def _check(path: str, layout: Layout) -> None:
@@ -299,11 +299,11 @@ def _refuse_too_small(path: str, layout: Layout, sectors: int) -> None:
     size = 1024 << struct.unpack("<I", _read_at(path, layout.start * SECTOR + 1024 + 24, 4))[0]
     if sectors <= 0 or blocks * size > sectors * SECTOR:
         need = blocks * size + layout.start * SECTOR
-        raise LeftAlone("what the disk holds needs {} MiB".format(-(-need // 1024 ** 2)))
+        raise LeftAlone(f"what the disk holds needs {-(-need // 1024**2)} MiB")
 
 
 def _resize(path: str, layout: Layout, sectors: int) -> None:
-    code, said = _run("resize2fs", _at(path, layout), "{}s".format(sectors))
+    code, said = _run("resize2fs", _at(path, layout), f"{sectors}s")
     if code and "No space left" in said:
         raise PermanentError("no space left in the SR for the disk; choose another host or SR")
     if code:
@@ -326,7 +326,7 @@ def _need(*command: str) -> None:
     if code and "No space left" in said:
         raise PermanentError("no space left in the SR for the disk; choose another host or SR")
     if code:
-        raise PermanentError("{} failed: {}".format(command[0], said.strip()[-300:]))
+        raise PermanentError(f"{command[0]} failed: {said.strip()[-300:]}")
 
 
 def _run(*command: str) -> Tuple[int, str]:
@@ -342,9 +342,9 @@ def _run(*command: str) -> Tuple[int, str]:
             timeout=_LONGEST_SECONDS,
         )
     except FileNotFoundError as error:
-        raise PermanentError("dom0 lacks {}; install it".format(command[0])) from error
+        raise PermanentError(f"dom0 lacks {command[0]}; install it") from error
     except subprocess.TimeoutExpired as error:
-        raise RetryableError("{} did not end in time".format(command[0])) from error
+        raise RetryableError(f"{command[0]} did not end in time") from error
     return ran.returncode, ran.stdout.decode("utf-8", "replace")
 
 

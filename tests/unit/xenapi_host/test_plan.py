@@ -11,7 +11,8 @@ from cells.names import id_text
 from tests.support.xen_hosts import LINUX, OTHER_SERVER, SERVER, TINY, a_spec
 from xenapi_host import tags
 from xenapi_host.facts import GIB, HostFacts
-from xenapi_host.plan import host_name, memory_needed_mib, plan_build
+from xenapi_host.guests import host_name
+from xenapi_host.plan import memory_needed_mib, plan_build
 
 HOST = HostFacts(uuid="host-1", name="h", storage="sr-1", network="net-1")
 

@@ -1,0 +1,68 @@
+"""The disks of a server besides its root: ephemeral, swap, config drive. Made with their name and claim, filled in
+dom0, attached at the device number that OpenStack gives them.
+
+The VM says from its creation which it is to have, so whoever deletes it knows their names.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from cells.errors import Temporary
+from cells.ports import Journal
+from xenapi_host.driver import disks, dom0, vms
+from xenapi_host.driver.disks import Disk
+from xenapi_host.driver.vms import Vm
+from xenapi_host.plan import BuildPlan, DiskPlan
+from xenapi_host.session import Session
+
+
+def give(session: Session, plan: BuildPlan, vm: str, journal: Journal, ready: Mapping[str, str] | None = None) -> None:
+    """Give a halted VM (a reference) the plan's disks that it has not got. `ready`: name -> reference of those that
+    need not be made."""
+    if not plan.disks:
+        return
+    now = vms.read(session, vm)
+    if now is None:
+        raise Temporary("the server's virtual machine has changed meanwhile; looking again")
+    have = disks.attached(session, now)
+    for wanted in plan.disks:
+        if wanted.device not in have:
+            journal.check()
+            ref = (ready or {}).get(wanted.name) or _made(session, plan, wanted, journal)
+            disks.attach(session, vm, ref, str(wanted.device))
+
+
+def _made(session: Session, plan: BuildPlan, wanted: DiskPlan, journal: Journal) -> str:
+    claim = plan.claim(wanted.name)
+    ref = claimed(session, plan.server, wanted.name, claim)
+    if not ref:
+        ref = disks.create(session, plan.server, wanted.name, claim, session.handle("SR", plan.storage), wanted.size)
+    params: dict[str, Any] = {}
+    if wanted.content:
+        function, params = "write", {"data": base64.b64encode(wanted.content).decode()}
+    elif wanted.kind:
+        function, params = "make", {"kind": wanted.kind, "label": wanted.name}
+    if params:
+        host = session.handle("host", plan.host)
+        dom0.work(session, journal, f"{function} {wanted.name}", host, function, {"disk": ref}, params)
+    return ref
+
+
+def claimed(session: Session, server: bytes, name: str, claim: str) -> str:
+    """The disk that an earlier try has made for this claim and not attached to a VM yet; "" for none."""
+    for disk in disks.named(session, disks.label(server, name)):
+        if disk.claim == claim and disks.is_free(session, disk):
+            return disk.ref
+    return ""
+
+
+def of_vm(session: Session, vm: Vm) -> dict[str, Disk]:
+    """Name -> disk of every disk of ours that a VM has besides its root."""
+    found = {}
+    for ref in disks.attached(session, vm).values():
+        disk = disks.read(session, ref)
+        name = disk.claim.rpartition(" ")[2] if disk is not None else ""
+        if disk is not None and name in disks.names_of(vm)[1:]:
+            found[name] = disk
+    return found
