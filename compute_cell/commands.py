@@ -31,7 +31,7 @@ from cells.names import Instant
 from cells.ports import View
 from cells.record import Received
 from compute_cell import resize
-from compute_cell.answers import NO_JOB, Here
+from compute_cell.answers import NO_JOB, Here, fault
 from compute_cell.build import never_ran, undone_while_busy
 from compute_cell.command import Begun, Command, Done
 from compute_cell.rows import InstanceRow, Phase, QueuedCommand
@@ -92,6 +92,10 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         # The driver left off half way: the new copy goes before the command is over.
         job = here.job(UNDO_RESIZE, idle, RevertTask(pool=idle.pool), record.request)
         return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"resize given up: {end.error}",))
+    elif end.kind == UNDO_RESIZE and end.error:
+        # Which copy is whole is for people to find out: both keep their room, and a delete removes both.
+        broken = replace(idle.state, vm_state=VmState.ERROR, fault=fault(end.error, now))
+        return _over(here, view, replace(idle, state=broken), end.error, now)
     if end.error:
         after, rows = command.failed(view, idle)
         return Decision(save=rows) + _over(here, view, after, end.error, now)

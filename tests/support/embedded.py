@@ -12,12 +12,13 @@ from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.status import settle
 from cells import codec
 from cells.config import CellConfig
+from cells.decision import Decision
 from cells.house import Cell, House
 from cells.identity import RootKey, new_key
 from cells.messages import Intent, kind_of
 from cells.model import BuildSpec, Flavor, ImageRef
 from cells.names import SECOND, Instant
-from cells.record import Record
+from cells.record import NO_SERVER, Received, Record
 from cells.rows import SettingRow, WakeRow, shard_of
 from cells.store.sql import SqlStore
 from compute_cell.role import ComputeRole
@@ -158,6 +159,19 @@ class Tree:
     def set(self, cell: str, setting: str, value: str) -> None:
         with self.stores[cell].unit() as unit:
             unit.save(SettingRow(name=setting, value=value))
+
+    # --- one decision at a time ---
+
+    def record(self, origin: str, to: str, body: Any, server: bytes = NO_SERVER, **more: Any) -> Record:
+        return Record(id=self.house.new_id(), body=body, origin=origin, destination=to, server=server, **more)
+
+    def decide(self, cell: str, record: Record) -> Decision:
+        """Let a cell's role decide on a record and save its rows; nothing is sent or started."""
+        with self.stores[cell].inner.unit() as unit:
+            received = Received(record=record, neighbour=record.origin if record.origin != cell else "")
+            decision = self[cell].role.decide(unit, received, self.clock())
+            unit.save(*decision.save)
+        return decision
 
     # --- what a front door would do ---
 
