@@ -45,7 +45,7 @@ def _embedded(report: Report, seconds: float) -> None:
         looks: dict[CellName, Usage] = {}
         for cell, plan in plan_tree(places, bare=True).items():
             if cell in ("top", "leaf"):
-                process = CellProcess(replace(plan, edges=()))
+                process = CellProcess(replace(plan, edges=()), Path(folder) / f"{cell}.log")
                 stack.callback(process.close)
                 process.wait_ready()
                 looks[cell] = partial(process.ask, do="usage")

@@ -1,5 +1,5 @@
-"""Placing: one decision over 10, 100 and 1,000 leaves of 200 hosts each, right after news of one leaf; and what it costs
-the top to take in every leaf's record: signatures checked, merged, saved."""
+"""Placing: one decision over 10, 100 and 1,000 leaves of 200 hosts each, right after news of one leaf; and what taking
+in every leaf's record costs the top: signatures checked, merged, saved."""
 
 import random
 import resource
@@ -13,7 +13,7 @@ from benchmarks.rig.calibration import calibrate
 from benchmarks.rig.cells import Tree, Wanted, open_tree
 from benchmarks.rig.load import latencies
 from benchmarks.rig.report import Report, options, shapes
-from cells import codec
+from cells import codec, collector
 from cells.identity import Identity, RootKey, Trust, new_key
 from cells.messages import HelloUp, SignedCellRecord
 from cells.model import (
@@ -98,6 +98,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--decisions", type=int, default=1500)
     asked = parser.parse_args(words)
     report = Report("placement")
+    collector.calm()
     leaves = [10, 50] if asked.quick else asked.leaves
     for shape in shapes(asked):
         with open_tree(shape, Wanted(shape={"top": ()})) as tree:
@@ -123,16 +124,17 @@ def _decisions(report: Report, leaves: int, decisions: int) -> None:
     candidates = Candidates(topology, roster)
     reservations, settings = Reservations(), PlacementSettings()
     chance = random.Random(2)
-    deciding, following, chosen = [], [], 0
+    deciding, following, working, chosen = [], [], [], 0
     for number in range(decisions):
         spec = _spec(chance.choice(FLAVORS))
         news = Entry(record=fleet.leaf(chance.randrange(leaves), number + 2), signed=_UNSIGNED, arrived=NOW)
         began = time.perf_counter()
         roster, topology = roster.merge([news]), topology.changed(records=[news.record])
         candidates.follow(topology, roster)
-        followed = time.perf_counter()
+        followed, worked = time.perf_counter(), time.thread_time()
         choice = choose(spec, candidates, reservations, settings, draw=chance.random(), now=NOW)
         deciding.append(time.perf_counter() - followed)
+        working.append(time.thread_time() - worked)
         following.append(followed - began)
         if isinstance(choice, Choice):
             chosen += 1
@@ -142,13 +144,15 @@ def _decisions(report: Report, leaves: int, decisions: int) -> None:
             )
             if number >= RESERVED:
                 reservations.release((number - RESERVED).to_bytes(16, "big"), 1)
-    news_ms = latencies(following)
+    news_ms, cpu_ms = latencies(following), latencies(working)
     report.figures(
         "pure",
         what="decision",
         leaves=leaves,
         hosts=leaves * HOSTS,
         **latencies(deciding),
+        cpu_median_ms=cpu_ms["median_ms"],
+        cpu_p99_ms=cpu_ms["p99_ms"],
         news_median_ms=news_ms["median_ms"],
         news_p99_ms=news_ms["p99_ms"],
         done=decisions,

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+from cells import collector
 from cells.config import CellConfig
 from cells.errors import Temporary
 from cells.house import Cell, House
@@ -39,6 +40,7 @@ def run(config: CellConfig, *, drain_seconds: float = DRAIN_SECONDS) -> int:
     cell = _open(config, stopping)
     if cell is None:
         return 0
+    collector.calm()
     log.info("%s: running as daemon %s", config.cell, config.daemon)
     if stopping.is_set():
         cell.node.stop()

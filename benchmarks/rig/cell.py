@@ -2,7 +2,6 @@
 each is a process of its own (`python -m benchmarks.rig.cell`), with orders and answers as lines of JSON.
 """
 
-import gc
 import io
 import json
 import os
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.rig.plan import CellPlan
+from cells import collector
+from cells.daemon import set_up_logging
 from cells.house import Cell, House, save_edge
 from cells.rows import RosterRow
 
@@ -180,8 +181,9 @@ def main() -> None:
     plan: CellPlan = pickle.loads(b64decode(sys.stdin.readline()))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints must not come between
+    set_up_logging()
     running = Running(House(create_tables=True), plan)
-    gc.collect()
+    collector.calm()
     print(json.dumps({"ready": os.getpid()}), file=answers)
     try:
         for line in sys.stdin:

@@ -24,6 +24,7 @@ from benchmarks.rig.cell import Running, memory_kib
 from benchmarks.rig.plan import CHAIN, CellPlan, Place, plan_tree
 from cells.errors import Temporary
 from cells.house import House
+from cells.lab import processes
 from cells.lab.mariadb import MariaServer
 from cells.lab.rabbitmq import Grant, RabbitNode
 from cells.names import CellName
@@ -157,11 +158,17 @@ def _plans(folder: Path, places: Mapping[CellName, Place], wanted: Wanted) -> di
 class CellProcess:
     """One cell in a process of its own."""
 
-    def __init__(self, plan: CellPlan) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.rig.cell"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, plan: CellPlan, log: Path) -> None:
         self.name = plan.config.cell
+        self._log = log
+        with log.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.rig.cell"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
         self._send(b64encode(pickle.dumps(plan)).decode())
 
     @property
@@ -196,7 +203,7 @@ class CellProcess:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise Temporary(f"the process of {self.name} has ended; its words are above")
+            raise Temporary(f"the process of {self.name} has ended; its log ends:\n{processes.log_tail(self._log)}")
         answer: Mapping[str, Any] = json.loads(line)
         return answer
 
@@ -241,7 +248,7 @@ def _lab(folder: Path, wanted: Wanted) -> Iterator[Tree]:
         tree = _Lab(places, {"rabbitmq": rabbit.pid, "mariadb": maria.pid})
         try:
             for name, plan in _plans(folder, places, wanted).items():
-                tree.cells[name] = CellProcess(plan)
+                tree.cells[name] = CellProcess(plan, folder / f"{name}.log")
             for process in tree.cells.values():
                 process.wait_ready()
             yield tree
