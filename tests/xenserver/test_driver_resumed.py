@@ -118,6 +118,10 @@ def _resize(host: int) -> Work:
     return work
 
 
+def _migrate(house: House, session: Session, journal: Journal) -> object:
+    return driver.migrate(session, SERVER, house.facts().hosts[1], journal).power_state
+
+
 OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "build": (_nothing, _build),
     "build from the cache": (_cached, _build),
@@ -161,6 +165,8 @@ OPERATIONS: dict[str, tuple[Setup, Work]] = {
         _resized_full(0),
         lambda house, session, journal: driver.destroy(session, SERVER),
     ),
+    "move with its disk": (_built, _migrate),
+    "move with every kind of disk": (_built_full, _migrate),
     "discard": (_prepared, lambda house, session, journal: driver.destroy(session, SERVER, attempt=1)),
 }
 

@@ -9,6 +9,7 @@ tenant may read; those that take a journal also raise what journal.check() and j
 from xenapi_host.driver.build import Prepared, RunningFacts, prepare_build, start_build
 from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.measure import VmState, find, measure, power_states
+from xenapi_host.driver.migrate import migrate, migrate_to_pool
 from xenapi_host.driver.power import pause, reboot, resume, start, stop, suspend, unpause
 from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_resize
 from xenapi_host.driver.snapshot import Uploaded, snapshot
@@ -23,6 +24,8 @@ __all__ = [
     "destroy",
     "find",
     "measure",
+    "migrate",
+    "migrate_to_pool",
     "pause",
     "power_states",
     "prepare_build",

@@ -13,7 +13,7 @@ from cells.ports import Journal
 from xenapi_host.driver import disks, dom0, vms
 from xenapi_host.driver.disks import Disk
 from xenapi_host.driver.vms import Vm
-from xenapi_host.plan import BuildPlan, DiskPlan
+from xenapi_host.plan import CONFIG_DEVICE, FIRST_EPHEMERAL_DEVICE, SWAP_DEVICE, BuildPlan, DiskPlan
 from xenapi_host.session import Session
 
 
@@ -66,3 +66,9 @@ def of_vm(session: Session, vm: Vm) -> dict[str, Disk]:
         if disk is not None and name in disks.names_of(vm)[1:]:
             found[name] = disk
     return found
+
+
+def device_of(name: str) -> int:
+    """The device number of one of our disks."""
+    fixed = {"root": 0, "swap": SWAP_DEVICE, "config": CONFIG_DEVICE}
+    return fixed[name] if name in fixed else FIRST_EPHEMERAL_DEVICE + int(name.removeprefix("ephemeral"))
