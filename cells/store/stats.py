@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Units committed since the store was opened and the seconds the database took for the commits alone."""
+    """Units committed since the store was opened and the seconds the database took for the commits; with MariaDB the
+    writes that travel in one packet with the commit are in it."""
 
     commits: int
     commit_seconds: float

@@ -160,6 +160,7 @@ class SqlUnit:
 
     def commit(self) -> None:
         """Write what is left and commit. Called by the store when the `with` block ends well."""
+        self._transaction.gather()
         for row in self._tables:  # always in the same order, against deadlocks
             used = self._used.get(row)
             if used is not None:
