@@ -3,16 +3,19 @@ configuration says where to listen, or by any WSGI server through `api_cell.http
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from api_cell.http.app import Application, make_app
 from api_cell.http.auth import read_users
 from api_cell.http.serve import Served, serve
 from api_cell.http.signing import ImageTokens, Purpose
 from api_cell.images import FolderImages
+from api_cell.posting import endpoint
 from api_cell.rows import FlavorRow
+from api_cell.service.api import Api
 from api_cell.settings import Auth, DefaultQuota, Settings
 from cells.errors import BadInput
 from cells.house import Parts
@@ -82,6 +85,23 @@ class Front:
             self.images.url = f"http://{host}:{served.port}/image"
         log.info("%s: REST at http://%s:%d/v2.1", self.settings.cell, host, served.port)
         return served
+
+    def posting(self, poke: Callable[[], None]) -> Mapping[str, Callable[..., Any]]:
+        """What programs beside this cell may ask for without HTTP, by name."""
+        if self.images is None:
+            raise BadInput("settings: front: images is missing: name a folder where the images are kept")
+        parts = self._parts
+        with parts.store.unit() as unit:
+            seed_flavors(unit)
+        api = Api(
+            settings=self.settings,
+            store=parts.store,
+            images=self.images,
+            poke=poke,
+            clock=parts.clock,
+            ids=parts.new_id,
+        )
+        return endpoint(api)
 
     def read_token(self, image: str) -> str:
         return self.tokens.token_for(image, Purpose.READ)

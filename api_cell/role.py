@@ -1,6 +1,6 @@
 """The role of an API cell: what it decides on each kind of record, and its slow work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,6 +163,12 @@ class ApiRole:
         if self.front is None:
             raise BadInput("this cell was made without a front door")
         return self.front.open(poke, listen)
+
+    def posting(self, poke: Callable[[], None]) -> Mapping[str, Callable[..., Any]]:
+        """What programs beside this cell may ask for over its broker, by name."""
+        if self.front is None:
+            raise BadInput("this cell was made without a front door")
+        return self.front.posting(poke)
 
     # --- inside ---
 

@@ -33,7 +33,8 @@ class CellConfig:
     """All a daemon is told when it starts. `daemon`: this daemon's own name among those of the cell. `tick` (seconds):
     how often hellos and capacity go out. `batch`: most records in one transaction. `threads`: most jobs at once,
     `per_lane`: most at once on one host. `listen`: host:port at which the
-    role's front door is served by this process (an API cell's REST); empty: not here."""
+    role's front door is served by this process (an API cell's REST); empty: not here. `posting`: also take
+    requests of programs beside the cell over its broker (oslo.messaging RPC)."""
 
     cell: CellName
     role: str
@@ -48,6 +49,7 @@ class CellConfig:
     threads: int = 16
     per_lane: int = 4
     listen: str = ""
+    posting: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

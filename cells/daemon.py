@@ -10,10 +10,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from cells import collector
+from cells.broker import rpc
 from cells.config import CellConfig
-from cells.errors import Temporary
+from cells.errors import BadInput, Temporary
 from cells.house import Cell, House
 from cells.store import schema
 
@@ -46,7 +49,10 @@ def run(config: CellConfig, *, drain_seconds: float = DRAIN_SECONDS) -> int:
         cell.node.stop()
     watch = threading.Thread(target=_end_in_time, args=(stopping, config, drain_seconds), daemon=True)
     watch.start()
+    posting = _open_posting(cell)
     cell.node.run()
+    if posting is not None:
+        posting.stop()
     if cell.front is not None:
         cell.front.stop()
     cell.store.close()
@@ -79,6 +85,24 @@ def _open(config: CellConfig, stopping: threading.Event) -> Cell | None:
         else:
             return House().open(config)
     return None
+
+
+@runtime_checkable
+class HasPosting(Protocol):
+    """A role that takes requests of programs beside the cell."""
+
+    def posting(self, poke: Callable[[], None]) -> rpc.Endpoint:
+        """The methods offered, by name; `poke` tells the cell's loop of new work."""
+
+
+def _open_posting(cell: Cell) -> rpc.Server | None:
+    if not cell.config.posting:
+        return None
+    if not isinstance(cell.role, HasPosting):
+        raise BadInput(f"posting is set, but a {cell.config.role} cell takes no requests; remove it")
+    server = rpc.serve(cell.config.broker, cell.name, cell.role.posting(cell.node.poke))
+    server.start()
+    return server
 
 
 def _end_in_time(stopping: threading.Event, config: CellConfig, seconds: float) -> None:

@@ -100,12 +100,17 @@ class CellRegister(Command):
         parser.add_argument(
             "--image-url", default="", metavar="URL", help="how leaves reach an API cell's images, if not at --listen"
         )
+        parser.add_argument(
+            "--posting", action="store_true", help="an API cell also takes requests over its broker (oslo.messaging)"
+        )
         parser.add_argument("--tick", type=float, help="seconds between hellos (default 10)")
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         settings: dict[str, Any] = {}
         if parsed_args.listen:
             settings["listen"] = parsed_args.listen
+        if parsed_args.posting:
+            settings["posting"] = True
         if parsed_args.tick:
             settings["tick"] = parsed_args.tick
         registrar = registrar_of(parsed_args)

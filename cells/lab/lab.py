@@ -386,5 +386,5 @@ class Lab:
             processes.write_whole(home / "secret", self.plan.password("images", cell.name) + "\n")
             front |= {"users_file": str(home / "users"), "secret_file": str(home / "secret")}
         settings["front"] = front
-        found["listen"] = f"{LOOPBACK}:{self.plan.api_ports[cell.name]}"
+        found |= {"listen": f"{LOOPBACK}:{self.plan.api_ports[cell.name]}", "posting": True}
         return found

@@ -2,8 +2,12 @@
 an operator would."""
 
 import json
+from typing import Any
 
-from cells.errors import CelltreeError
+import pytest
+
+from cells.broker import rpc
+from cells.errors import BadInput, CelltreeError
 from tests.support.labs import GONE, RunningLab
 
 
@@ -176,6 +180,28 @@ def _try_build(lab: RunningLab) -> str:
         return lab.build("east", "after-the-kill")
     except CelltreeError:
         return ""
+
+
+def test_a_program_beside_the_cell_posts_a_build_and_asking_twice_is_asking_once(shared_lab: RunningLab):
+    config = shared_lab.lab.tree.config("east")
+    asked = {"request": "req-posted", "project": "p", "user": "u", "name": "posted", "flavor": "m1.tiny"}
+    beside = rpc.client(config.broker, "east")
+    try:
+        made = beside.call("build", 30.0, image=shared_lab.image("east"), **asked)
+        again = beside.call("build", 30.0, image=shared_lab.image("east"), **asked)
+        assert again["server"] == made["server"]
+        seen = shared_lab.wait(
+            lambda: _settled(beside.call("show", 30.0, server=made["server"])), "the posted server built"
+        )
+        assert seen["status"] == "ACTIVE", seen["fault"]
+        with pytest.raises(BadInput, match="flavor 'm9' is not one of this cell"):
+            beside.call("build", 30.0, image=shared_lab.image("east"), **{**asked, "flavor": "m9"})
+    finally:
+        beside.close()
+
+
+def _settled(seen: dict[str, Any]) -> dict[str, Any] | None:
+    return seen if seen["status"] in ("ACTIVE", "ERROR") else None
 
 
 def test_edge_users_may_only_write_to_one_inbox(shared_lab: RunningLab):
