@@ -22,6 +22,9 @@ _AT_REST = (VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED)
 ALLOWED: dict[str, Rule] = {
     "server.snapshot": Rule(name="createImage", states=_AT_REST),
     "server.resize": Rule(name="resize", states=(VmState.ACTIVE, VmState.STOPPED)),
+    "server.migrate": Rule(name="migrate", states=(VmState.ACTIVE, VmState.STOPPED)),
+    "server.live_migrate": Rule(name="os-migrateLive", states=(VmState.ACTIVE,)),
+    "server.evacuate": Rule(name="evacuate", states=(VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)),
     "server.confirm_resize": Rule(name="confirmResize", states=(VmState.RESIZED,)),
     "server.revert_resize": Rule(name="revertResize", states=(VmState.RESIZED,)),
     "server.stop": Rule(name="os-stop", states=(VmState.ACTIVE, VmState.ERROR)),

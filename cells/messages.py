@@ -190,6 +190,32 @@ class RevertResize:
     """Remove the new, bring back the old."""
 
 
+@record("server.live_migrate", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveMigrateServer:
+    """Move the running server to another host of the leaf, this one (by name or uuid) if one is named. `block`: whether
+    its disks are copied with it; None: where they must be."""
+
+    host: str = ""
+    block: bool | None = None
+
+
+@record("server.migrate", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrateServer:
+    """Make the server anew, as it is, on another host of its pool; then wait for confirm or revert, as after a resize."""
+
+    host: str = ""
+
+
+@record("server.evacuate", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvacuateServer:
+    """Bring the server up on another host of the leaf; refused unless its own host is confirmed dead."""
+
+    host: str = ""
+
+
 # --- replies and reports, leaf to owner ---
 
 

@@ -217,12 +217,12 @@ def undo(here: Here, instance: InstanceRow, now: Instant) -> Decision:
 
 
 def _destroy(here: Here, instance: InstanceRow, now: Instant) -> Decision:
-    job = here.job("build.destroy", instance, DestroyTask(pool=instance.pool))
+    job = here.job("build.destroy", instance, _all_of(instance))
     return Decision(do=(job,)) + here.changed(replace(instance, job=job.id), now, task_state="deleting")
 
 
 def _gone(here: Here, instance: InstanceRow, now: Instant) -> Decision:
-    over = replace(instance, phase=Phase.GONE, job=NO_JOB, before=None, old_host="")
+    over = replace(instance, phase=Phase.GONE, job=NO_JOB, before=None, old_host="", moving=None)
     wake = here.wake(max(over.forget, now + 3600 * SECOND), Forget(), over)
     return Decision(wake=(wake,)) + here.changed(
         over,
@@ -266,7 +266,7 @@ def _failed(here: Here, instance: InstanceRow, error: str, now: Instant) -> Deci
         answer = Refused(attempt=instance.attempt, code=RefusalCode.UNSUPPORTED, reason=error)
         told = Decision(send=(here.record(instance.owner, answer, instance),), notes=(f"preparing failed: {error}",))
         return told + _destroy(here, replace(instance, phase=Phase.UNDOING), now)
-    job = here.job("build.destroy", instance, DestroyTask(pool=instance.pool))
+    job = here.job("build.destroy", instance, _all_of(instance))
     broken = replace(instance, job=job.id)
     return Decision(do=(job,), notes=(f"build failed: {error}",)) + here.changed(
         broken,
@@ -304,7 +304,7 @@ def destroyed(here: Here, view: View, instance: InstanceRow, end: JobEnded, now:
     sequence = _next_generation(view)
     if instance.phase is Phase.UNDOING:
         return Decision(save=(*rows, *sequence), notes=("gone",)) + _gone(here, replace(idle, host="", pool=""), now)
-    return Decision(save=(*rows, *sequence)) + here.changed(replace(idle, host="", pool=""), now, host="")
+    return Decision(save=(*rows, *sequence)) + here.changed(replace(idle, host="", pool="", moving=None), now, host="")
 
 
 def _destroy_again(here: Here, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
@@ -319,7 +319,7 @@ def destroy_due(here: Here, view: View, received: Received, now: Instant) -> Dec
         return NOTHING
     if instance.job != NO_JOB:
         return Decision(wake=(here.wake(now + 60 * SECOND, DestroyDue(), instance),))
-    job = here.job("build.destroy", instance, DestroyTask(pool=instance.pool))
+    job = here.job("build.destroy", instance, _all_of(instance))
     return Decision(save=(replace(instance, job=job.id),), do=(job,))
 
 
@@ -337,9 +337,17 @@ def undone_while_busy(here: Here, instance: InstanceRow, now: Instant) -> Decisi
     return _destroy(here, instance, now) if instance.phase is Phase.UNDOING else Decision(save=(instance,))
 
 
+def _all_of(instance: InstanceRow) -> DestroyTask:
+    moving = instance.moving
+    return DestroyTask(pool=instance.pool, also=moving.pool if moving and moving.pool != instance.pool else "")
+
+
 def claims(instance: InstanceRow) -> tuple[tuple[str, Flavor], ...]:
-    """(host, flavor) of every claim an instance has: two while a resize waits for its confirmation."""
+    """(host, flavor) of every claim an instance has: two while a resize waits for its confirmation, or a move goes
+    on."""
     held = ((instance.host, instance.state.flavor),) if instance.host else ()
     if instance.before is not None and instance.old_host:
         held = (*held, (instance.old_host, instance.before.flavor))
+    if instance.moving is not None:
+        held = (*held, (instance.moving.host, instance.moving.room))
     return held

@@ -14,6 +14,8 @@ from cells.errors import Refusal
 from cells.messages import (
     ConfirmResize,
     JobEnded,
+    LiveMigrateServer,
+    MigrateServer,
     PauseServer,
     RebootServer,
     ResizeServer,
@@ -30,7 +32,7 @@ from cells.model import PowerState, VmState
 from cells.names import Instant
 from cells.ports import View
 from cells.record import Received
-from compute_cell import resize
+from compute_cell import moves, resize
 from compute_cell.answers import NO_JOB, Here, fault
 from compute_cell.build import never_ran, undone_while_busy
 from compute_cell.command import Begun, Command, Done
@@ -88,7 +90,7 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
     command = COMMANDS[type(record.body)]
     if end.kind == UNDO_RESIZE and not end.error:
         end = replace(end, error="the host could not finish the resize in time; the server is as it was")
-    elif end.error and not end.permanent and isinstance(record.body, ResizeServer):
+    elif end.error and not end.permanent and isinstance(record.body, ResizeServer | MigrateServer):
         # The driver left off half way: the new copy goes before the command is over.
         job = here.job(UNDO_RESIZE, idle, RevertTask(pool=idle.pool), record.request)
         return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"resize given up: {end.error}",))
@@ -96,6 +98,9 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         # Which copy is whole is for people to find out: both keep their room, and a delete removes both.
         broken = replace(idle.state, vm_state=VmState.ERROR, fault=fault(end.error, now))
         return _over(here, view, replace(idle, state=broken), end.error, now)
+    if end.error and not end.permanent and isinstance(record.body, LiveMigrateServer):
+        # Where it is, watching finds out; until then it has room on both hosts.
+        return _over(here, view, idle, end.error, now)
     if end.error:
         after, rows = command.failed(view, idle)
         return Decision(save=rows) + _over(here, view, after, end.error, now)
@@ -167,6 +172,8 @@ COMMANDS: dict[type, Command] = {
     ResumeServer: Command(begin=_power("resume", "resuming"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     SnapshotServer: Command(begin=_snapshot, done=_unchanged),
     ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed),
+    MigrateServer: Command(begin=resize.begin_migrate, done=resize.done, failed=resize.failed),
+    LiveMigrateServer: Command(begin=moves.begin, done=moves.done, failed=moves.failed),
     ConfirmResize: Command(begin=resize.begin_confirm, done=resize.confirmed),
     RevertResize: Command(begin=resize.begin_revert, done=resize.reverted),
 }

@@ -4,11 +4,12 @@ ACTIVE --ResizeServer--> a new copy on the host with room --> RESIZED --ConfirmR
                                                                     +--RevertResize---> the new copy goes
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cells.errors import Refusal
-from cells.messages import ConfirmResize, RefusalCode, ResizeServer, RevertResize
-from cells.model import PowerState, VmState
+from cells.messages import ConfirmResize, MigrateServer, RefusalCode, ResizeServer, RevertResize
+from cells.model import Flavor, PowerState, VmState
 from cells.names import Instant
 from cells.ports import View
 from compute_cell import hosts
@@ -20,17 +21,31 @@ from compute_cell.tasks import ConfirmTask, ResizeTask, RevertTask
 
 def begin(here: Here, view: View, instance: InstanceRow, body: ResizeServer, request: str) -> Begun:
     """Claim room for the new flavor, on another host if one has it."""
+    return _begin(here, view, instance, body.flavor, _same_pool(view, instance.pool), request)
+
+
+def begin_migrate(here: Here, view: View, instance: InstanceRow, body: MigrateServer, request: str) -> Begun:
+    """Claim the same room on another host."""
+    others = [host for host in _same_pool(view, instance.pool) if host.uuid != instance.host]
+    if body.host:
+        others = [host for host in others if body.host in (host.name, host.uuid)]
+        if not others:
+            raise Refusal(RefusalCode.NO_ROOM, f"there is no other host {body.host!r} in the server's pool")
+    return _begin(here, view, instance, instance.state.flavor, others, request)
+
+
+def _begin(
+    here: Here, view: View, instance: InstanceRow, flavor: Flavor, among: Sequence[HostRow], request: str
+) -> Begun:
     if instance.before is not None:
         raise Refusal(RefusalCode.UNSUPPORTED, "an earlier resize is not confirmed or reverted yet")
-    claim = hosts.choose(
-        instance.spec, body.flavor, _same_pool(view, instance.pool), view.all(GroupRow), avoid=(instance.host,)
-    )
+    claim = hosts.choose(instance.spec, flavor, among, view.all(GroupRow), avoid=(instance.host,))
     assert instance.command is not None
     task = ResizeTask(
         pool=instance.pool,
         attempt=instance.attempt,
         number=instance.command.number,
-        spec=replace(instance.spec, flavor=body.flavor),
+        spec=replace(instance.spec, flavor=flavor),
         on=hosts.facts(claim.host),
     )
     moved = replace(
@@ -38,7 +53,7 @@ def begin(here: Here, view: View, instance: InstanceRow, body: ResizeServer, req
         before=instance.state,
         old_host=instance.host,
         host=claim.host.uuid,
-        state=replace(instance.state, flavor=body.flavor, host=claim.host.name),
+        state=replace(instance.state, flavor=flavor, host=claim.host.name),
     )
     return Begun(
         job=here.job("server.resize", instance, task, request),

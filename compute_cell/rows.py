@@ -6,7 +6,7 @@ The leaf is the only writer of an instance's state; each change raises `version`
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cells.model import BuildSpec, InstanceState
+from cells.model import BuildSpec, Flavor, InstanceState
 from cells.names import CellName, Id, Instant
 from cells.rows import Text, row
 
@@ -93,12 +93,23 @@ class QueuedCommand:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Where a server is moving to: a host (uuid and name) and its pool; `room` is what is claimed there."""
+
+    host: str
+    pool: str
+    name: str
+    room: Flavor
+
+
 @row("instances", key=("id",), indexes=(("unseen", "updated"), ("owner", "id"), ("host",)))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
     """A server this cell holds, or its tombstone. `unseen`: the owner has not seen `version` yet. `number`: the
     newest command that is over. `job`: the slow work under way (16 zero bytes: none), for `command` if that is set.
-    `before`: what the server was while a resize waits for its confirmation; its claim on `old_host` is kept."""
+    `before`: what the server was while a resize waits for its confirmation; its claim on `old_host` is kept.
+    `moving`: where it is on its way to, or may have gone; both hosts' claims are kept."""
 
     id: Id
     owner: CellName
@@ -120,6 +131,7 @@ class InstanceRow:
     old_host: str = ""
     before: InstanceState | None = None
     forget: Instant = 0
+    moving: Move | None = None
 
 
 ROWS: tuple[type, ...] = (PoolRow, HostRow, GroupRow, InstanceRow)

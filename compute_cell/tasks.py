@@ -27,9 +27,19 @@ class StartTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestroyTask:
-    """Remove every object of a server from its pool."""
+    """Remove every object of a server from its pool, and from `also` where it may have moved to."""
 
     pool: str
+    also: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveTask:
+    """Move the running server to this host, in its own pool or another."""
+
+    pool: str
+    to_pool: str
+    on: HostFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from compute_cell.tasks import (
     Measured,
     MeasuredHost,
     MeasureTask,
+    MoveTask,
     PowerTask,
     PrepareTask,
     ResizeTask,
@@ -96,6 +97,7 @@ class Work:
             "server.confirm_resize": (ConfirmTask, self._confirm),
             "server.revert_resize": (RevertTask, self._revert),
             "server.undo_resize": (RevertTask, self._revert),
+            "server.move": (MoveTask, self._move),
             "pool.measure": (MeasureTask, self._measure),
         }
 
@@ -116,6 +118,8 @@ class Work:
 
     def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
         driver.destroy(self._session(task.pool, journal), job.server)
+        if task.also:
+            driver.destroy(self._session(task.also, journal), job.server)
 
     def _power(self, job: Job, task: PowerTask, journal: Journal) -> None:
         session = self._session(task.pool, journal)
@@ -152,6 +156,13 @@ class Work:
 
     def _revert(self, job: Job, task: RevertTask, journal: Journal) -> None:
         driver.revert_resize(self._session(task.pool, journal), job.server)
+
+    def _move(self, job: Job, task: MoveTask, journal: Journal) -> str:
+        session = self._session(task.pool, journal)
+        if task.to_pool == task.pool:
+            return driver.migrate(session, job.server, task.on, journal).vm_uuid
+        target = self._session(task.to_pool, journal)
+        return driver.migrate_to_pool(session, target, job.server, task.on, journal).vm_uuid
 
     def _measure(self, job: Job, task: MeasureTask, journal: Journal) -> Measured:
         return measured(task.pool, driver.measure(self._pools.session(task.pool)), self._counting)

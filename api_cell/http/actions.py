@@ -64,6 +64,30 @@ def revert_resize(call: Call) -> Answer:
     return ACCEPTED
 
 
+def migrate(call: Call) -> Answer:
+    actions.migrate(call.api, asking(call), (call.body["migrate"] or {}).get("host") or "")
+    return ACCEPTED
+
+
+def live_migrate(call: Call) -> Answer:
+    wish = call.body["os-migrateLive"]
+    block = wish["block_migration"]
+    if block != "auto":
+        block = str(block).lower() in ("true", "1", "yes", "on", "t", "y")
+    actions.live_migrate(call.api, asking(call), wish["host"] or "", None if block == "auto" else block)
+    return ACCEPTED
+
+
+def evacuate(call: Call) -> Answer:
+    wish = call.body["evacuate"]
+    if "adminPass" in wish:
+        raise Invalid("evacuate.adminPass: the server keeps its disk, hence its password; leave it out")
+    actions.evacuate(call.api, asking(call), wish.get("host") or "")
+    if call.version >= 14:
+        return Answer()
+    return Answer(body={"adminPass": ""})
+
+
 def create_image(call: Call) -> Answer:
     wish = call.body["createImage"]
     image = actions.create_image(call.api, asking(call), wish["name"], wish.get("metadata", {}))
@@ -101,9 +125,6 @@ NOT_SERVED = (
     "shelveOffload",
     "restore",
     "forceDelete",
-    "migrate",
-    "os-migrateLive",
-    "evacuate",
     "os-resetState",
     "resetNetwork",
     "injectNetworkInfo",

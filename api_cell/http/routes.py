@@ -69,6 +69,18 @@ ROUTES: tuple[Route, ...] = (
         handler=actions.revert_resize,
         schema=schemas.REVERT_RESIZE,
     ),
+    Route(method="POST", path=_ACTION, action="migrate", handler=actions.migrate, rule=_ADMIN, schema=schemas.migrate),
+    Route(
+        method="POST",
+        path=_ACTION,
+        action="os-migrateLive",
+        handler=actions.live_migrate,
+        rule=_ADMIN,
+        schema=schemas.live_migrate,
+    ),
+    Route(
+        method="POST", path=_ACTION, action="evacuate", handler=actions.evacuate, rule=_ADMIN, schema=schemas.evacuate
+    ),
     Route(method="POST", path=_ACTION, action="createImage", handler=actions.create_image, schema=schemas.CREATE_IMAGE),
     Route(method="POST", path=_ACTION, action="lock", handler=actions.lock, schema=schemas.LOCK),
     Route(method="POST", path=_ACTION, action="unlock", handler=actions.unlock, schema=schemas.UNLOCK),

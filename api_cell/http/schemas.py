@@ -131,6 +131,39 @@ RESIZE = action(
 )
 CONFIRM_RESIZE = action("confirmResize", NULL)
 REVERT_RESIZE = action("revertResize", NULL)
+_HOST: Schema = {"type": ["string", "null"], "maxLength": 255}
+
+
+@cache
+def migrate(version: int) -> Schema:
+    """Cold migration: the host may be named from 2.56 on."""
+    return action("migrate", {"anyOf": [NULL, whole({"host": _HOST})]} if version >= 56 else NULL)
+
+
+@cache
+def live_migrate(version: int) -> Schema:
+    """Live migration: block_migration may be "auto" from 2.25 on, and then nothing is asked of overcommit."""
+    block: Schema = {"anyOf": [TRUTH, {"enum": ["auto"]}]} if version >= 25 else TRUTH
+    fields: dict[str, Any] = {"host": _HOST, "block_migration": block}
+    if version < 25:
+        fields["disk_over_commit"] = TRUTH
+    required = tuple(fields)
+    if version >= 30:
+        fields["force"] = TRUTH
+    return action("os-migrateLive", whole(fields, required=required))
+
+
+@cache
+def evacuate(version: int) -> Schema:
+    """Evacuation: before 2.14 the client says whether storage is shared."""
+    fields: dict[str, Any] = {"host": _HOST, "adminPass": TEXT}
+    if version < 14:
+        fields["onSharedStorage"] = TRUTH
+    if version >= 29:
+        fields["force"] = TRUTH
+    return action("evacuate", whole(fields, required=("onSharedStorage",) if version < 14 else ()))
+
+
 CREATE_IMAGE = action("createImage", whole({"name": NAME, "metadata": METADATA}, required=("name",)))
 
 SERVER_METADATA = wrapped("metadata", METADATA)

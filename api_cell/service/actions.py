@@ -17,6 +17,9 @@ from cells.errors import AmbiguousCommit, CelltreeError
 from cells.messages import (
     ConfirmResize,
     DeleteServer,
+    EvacuateServer,
+    LiveMigrateServer,
+    MigrateServer,
     PauseServer,
     RebootServer,
     ResizeServer,
@@ -71,6 +74,18 @@ def suspend(api: Api, asking: Asking) -> None:
 
 def resume(api: Api, asking: Asking) -> None:
     _plain(api, asking, "resume", ResumeServer())
+
+
+def migrate(api: Api, asking: Asking, host: str) -> None:
+    _plain(api, asking, "migrate", MigrateServer(host=host), detail=host)
+
+
+def live_migrate(api: Api, asking: Asking, host: str, block: bool | None) -> None:
+    _plain(api, asking, "live-migration", LiveMigrateServer(host=host, block=block), detail=host)
+
+
+def evacuate(api: Api, asking: Asking, host: str) -> None:
+    _plain(api, asking, "evacuate", EvacuateServer(host=host), detail=host)
 
 
 def confirm_resize(api: Api, asking: Asking) -> None:

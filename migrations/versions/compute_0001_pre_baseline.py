@@ -76,6 +76,7 @@ def upgrade() -> None:
         string("old_host"),
         blob("before", nullable=True),
         integer("forget"),
+        blob("moving", nullable=True),
         key=("id",),
         indexes=(("unseen", "updated"), ("owner", "id"), ("host",)),
     )
