@@ -70,10 +70,11 @@ def _drawn(written: str, line: StoryRow, begin: int) -> Text:
         text += Text(f"  {line.text}", style="")
     if line.request:
         text += Text(f"  {line.request}", style="dim")
-    for word, trail in (("asked", _down(line)), ("told", line.trail)):
-        if trail:
-            end = (written, line.at) if word == "told" else None
-            text += Text(f"\n{'':>26}{word}: {way(trail, end)}", style="dim")
+    if down := _down(line):
+        # It ended where the answer began.
+        text += Text(f"\n{'':>26}asked: {way(down, line.trail[0] if line.trail else None)}", style="dim")
+    if line.trail:
+        text += Text(f"\n{'':>26}told: {way(line.trail, (written, line.at))}", style="dim")
     return text
 
 

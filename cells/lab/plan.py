@@ -14,7 +14,7 @@ from pathlib import Path
 from cells import topology_file
 from cells.config import fill
 from cells.errors import BadInput
-from cells.lab.ports import LOOPBACK, claim_ports, release_ports
+from cells.lab.ports import LOOPBACK, claim_ports, is_free, release_ports
 from cells.lab.processes import write_whole
 from cells.names import CellName
 from cells.topology_file import CellPlan, TopologyFile
@@ -106,6 +106,10 @@ def _with_ports(plan: LabPlan, folder: Path, *, first_port: int) -> LabPlan:
     pools = [pool.name for cell in plan.topology.leaves for pool in cell.pools if pool.name not in plan.pool_ports]
     if first_port:
         api_ports: tuple[int, ...] = tuple(range(first_port, first_port + len(apis)))
+        if taken := [port for port in api_ports if not 0 < port < 65536 or not is_free(port)]:
+            raise BadInput(
+                f"--port {first_port}: port {taken[0]} of {LOOPBACK} is taken; choose another, or leave it out"
+            )
     else:
         api_ports = claim_ports(len(apis), folder)
     pool_ports = claim_ports(len(pools), folder)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 
 import pytest
 import yaml
@@ -132,6 +133,15 @@ def test_draining_is_shown(celltree, tree):
     ]
 
 
+def test_a_lab_whose_port_is_taken_is_not_begun(celltree, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        status, _, err = celltree("lab", "up", "--name", f"{tmp_path}/lab", "--port", port)
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"--port {port}: port {port} of 127.0.0.1 is taken; choose another, or leave it out" in err
+    assert not (tmp_path / "lab").exists()
+
+
 def test_the_tree_is_found_by_variable_or_by_being_the_only_one(celltree, tree, monkeypatch):
     monkeypatch.setenv(TREE_VARIABLE, str(tree))
     assert celltree("cell", "list")[0] == 0
@@ -191,7 +201,7 @@ def test_a_story_is_told_with_its_ways(celltree, tree, tmp_path):
     _, out, err = celltree("story", "req-1", "--tree", tree)
     assert err == ""
     assert "+   0.030 s  dfw-1        accepted  host h1" in out
-    assert "asked: east ─5.0 ms→ dfw" in out
+    assert "asked: east ─5.0 ms→ dfw ─5.0 ms→ dfw-1" in out
     assert "told: dfw-1 ─10.0 ms→ dfw ─10.0 ms→ east" in out
     _, out, _ = celltree("story", "00010203-0405-0607-0809-0a0b0c0d0e0f", "--tree", tree, "-f", "json")
     assert [line["event"] for line in json.loads(out)] == ["placed", "accepted"]
