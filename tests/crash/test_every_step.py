@@ -1,5 +1,5 @@
-"""Each operation, its cell killed once before and once after each of its steps (every commit, every XenAPI call), started
-again, and run to quiet: the operation has its effect, exactly once, and nothing is left over."""
+"""Each operation, its cell killed once before and once after each of its steps (every commit, every XenAPI call),
+started again, and run to quiet: the operation has its effect, exactly once, and nothing is left over."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ IMAGE = ImageRef(id="22222222-2222-2222-2222-222222222222", name="snap", url="ht
 
 @dataclass(frozen=True)
 class Operation:
-    """`act` runs it on a tree with an ACTIVE server (`first` gives that server, for a build none); `after` is its end."""
+    """`act` runs it on a tree with a server, ACTIVE if `built`; `after` is the status then (None: gone)."""
 
     act: Callable[[Tree, bytes], None]
     after: str | None

@@ -1,0 +1,90 @@
+"""Two daemons serve a leaf; the one that drives a host is frozen at each of its calls that change something, past its
+lease, and then goes on. The other has done the work meanwhile. Frozen after a call it does nothing more. Frozen before
+one, with the look at its lease just behind it, it does that one call too many: no harm may come of it but one halted VM
+or one loose disk, which goes with the server."""
+
+import pytest
+
+from cells.messages import DeleteServer
+from tests.crash.test_every_step import ONE_LEAF, OPERATIONS, calm
+from tests.support.embedded import Tree, make_tree
+from tests.support.invariants import validate, validate_quiet
+
+FROZEN = 15.0
+LEFT_OVER = ("has 2 VMs", "is left", "claimed by nobody")
+# A clone without a claim belongs to no server: the next build that finds it takes it, but no delete does.
+STAYS = ("claimed by nobody",)
+
+
+def two_daemons() -> Tree:
+    tree = make_tree(ONE_LEAF)
+    tree.open("leaf", "second")
+    tree.run(6, step=1.0)
+    return tree
+
+
+def left_over(tree: Tree, which: tuple[str, ...]) -> int:
+    """How many things nobody uses are left on the hosts; everything else must be right."""
+    try:
+        validate_quiet(tree)
+    except AssertionError as wrong:
+        lines = str(wrong).splitlines()
+        if not all(any(each in line for each in which) for line in lines):
+            raise
+        return len(lines)
+    return 0
+
+
+def play(name: str, number: int, when: str) -> list[str]:
+    operation = OPERATIONS[name]
+    tree = two_daemons()
+    server = tree.build("east", "vm")
+    if operation.built:
+        tree.run(4)
+        validate_quiet(tree)
+
+    def stand_still() -> None:
+        daemon = tree.turn
+        tree.freeze(daemon)
+        tree.run(FROZEN, step=1.0)
+        validate(tree)
+        tree.thaw(daemon)
+
+    steps = tree.steps["leaf"]
+    steps.strike(stand_still, **{when: number})  # type: ignore[arg-type]
+    try:
+        operation.act(tree, server)
+        steps.stop()
+        calm(tree)
+        validate(tree)
+        row = tree.find_server("east", server)
+        assert (row.status if row else None) == operation.after
+        left = left_over(tree, LEFT_OVER if when == "before" else ())
+        assert left <= 1
+        if left and row:
+            tree.ask("east", server, DeleteServer(build_deadline=0))
+            calm(tree)
+            left_over(tree, STAYS)
+    finally:
+        tree.close()
+    return steps.done
+
+
+def changes(step: str) -> bool:
+    return step != "commit" and not step.rpartition(".")[2].startswith(("get_", "assert_"))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", ["build", "snapshot", "resize, confirm", "resize, revert", "delete"])
+def test_frozen_daemon_does_no_harm_when_it_goes_on(name: str, when: str) -> None:
+    calls = [number for number, step in enumerate(play(name, -1, when)) if changes(step)]
+    assert calls
+    failed = []
+    for number in calls:
+        try:
+            steps = play(name, number, when)
+        except AssertionError as error:
+            failed.append(f"frozen {when} step {number}: {error}")
+        else:
+            assert len(steps) > number
+    assert not failed, f"{len(failed)} of {len(calls)}: " + "\n".join(failed)
