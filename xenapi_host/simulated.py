@@ -28,11 +28,11 @@ class _Watched:
 
     inner: LightSession
     around: Around
-    blind: frozenset[str]
+    blind: Callable[[str], bool]
 
     def call(self, method: str, *params: Any) -> Any:
         with self.around(method):
-            if method in self.blind:
+            if self.blind(method):
                 return []
             return self.inner.call(method, *params)
 
@@ -68,9 +68,11 @@ class SimulatedPool:
         self._pool = LightPool(hosts=hosts, shape=shape, name=name, seed=seed, clock=clock, sleep=lambda _: None)
         give_images(self._pool, virtual_size=GIB)
 
-    def session(self, around: Around, sleep: Callable[[float], None], blind: frozenset[str] = frozenset()) -> Session:
-        """A session of one process. `around(method)` surrounds each call, and may raise before or after it; calls that
-        are `blind` find nothing."""
+    def session(
+        self, around: Around, sleep: Callable[[float], None], blind: Callable[[str], bool] = lambda method: False
+    ) -> Session:
+        """A session of one process. `around(method)` surrounds each call, and may raise before or after it; of those that are
+        `blind` the answer is an empty list."""
         face = _Watched(inner=self._pool.login(), around=around, blind=blind)
         return TurnSession(InProcess(face=face), clock=self._clock, sleep=sleep)
 

@@ -15,13 +15,13 @@ from cells.simulation.store import SimulatedStore
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """What the cells are made of. No configuration reaches this: tests that switch a rule off give another one.
-    `acks_early`: the broker forgets a message when it is delivered. `blind`: host calls that find nothing."""
+    `acks_early`: the broker forgets a message when it is delivered. `blind`: whether a host call is to find nothing."""
 
     node: type[Node] = Node
     store: type[SimulatedStore] = SimulatedStore
     dress: Callable[[Role], Role] = field(default=lambda role: role)
     acks_early: bool = False
-    blind: frozenset[str] = frozenset()
+    blind: Callable[[str], bool] = field(default=lambda method: False)
 
 
 class SimulatedHouse(House):

@@ -1,5 +1,5 @@
-"""Many runs: a seed after the other, what they came to, and of a failing one the smallest set of faults that still fails
-and the story of the server in question.
+"""Many runs: a seed after the other, what they came to, and of a failing one the smallest set of faults that still
+fails and the story of the server in question.
 """
 
 import logging

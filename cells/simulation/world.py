@@ -207,7 +207,7 @@ class World:
         if role == "compute":
             settings |= {"measure_every": 20.0, "digest_every": 10.0, "clean_seconds": 0.0}
         else:
-            settings |= {"attempt_time": 12, "command_time": 90}
+            settings |= {"attempt_time": 8, "command_time": 30}
         url = f"dict://{id(self)}-{name}"
         config = CellConfig(
             cell=name,
@@ -247,7 +247,7 @@ class World:
         self.house.crew = crew
         faces = {}
         if place.pool is not None:
-            around = partial(self._around, place, name, crew)
+            around = partial(self._around, place, crew)
             faces[cell_name] = lambda: place.pool.session(around, crew.sleep, self.build.blind)
         steps, place.store.step = place.store.step, lambda _: None
         fails, place.store.fails = place.store.fails, lambda: ""
@@ -435,6 +435,10 @@ class World:
                     place.traps.remove(trap)
                     self.counts["killed at a step"] += 1
                     self.note(f"killed {step} {cell}")
+                    for name in (cell, f"{cell}/b"):
+                        daemon = self.daemons.get(name)
+                        if daemon is not None and daemon.crew.current is not None:
+                            self.doom(name)  # a strand dies here, and its process with it
                     raise Killed
 
     def _database_fails(self, place: Place) -> str:
@@ -444,29 +448,22 @@ class World:
         return self.chance.choice(("conflict", "conflict", "out of reach", "lost", "unknown"))
 
     @contextmanager
-    def _around(self, place: Place, name: str, crew: Crew, method: str) -> Iterator[None]:
+    def _around(self, place: Place, crew: Crew, method: str) -> Iterator[None]:
         strand = crew.current
         if strand is not None and strand.killed:
             raise Killed
         self.counts["host calls"] += 1
         crew.sleep(self.chance.uniform(0.5, 5.0) if place.slow else self.chance.uniform(0.001, 0.02))
-        self._host_step(place, name, "before call")
+        self._step(place.name, "before call")
         if place.hosts_down or self._host_fails(place):
             raise place.pool.unreachable()
         yield
         if ".start" in method or ".resume" in method or method.endswith("reboot"):
             self._dirty.setdefault(place.name)
             self.memory.look_at(place.name)
-        self._host_step(place, name, "after call")
+        self._step(place.name, "after call")
         if self._host_fails(place):
             raise place.pool.unreachable()
-
-    def _host_step(self, place: Place, name: str, step: str) -> None:
-        try:
-            self._step(place.name, step)
-        except Killed:
-            self.doom(name)
-            raise
 
     def _host_fails(self, place: Place) -> bool:
         if not place.host_fault or self.chance.random() >= place.host_fault:

@@ -68,6 +68,8 @@ def open_database(url: str) -> DictDatabase:
 class DictStore:
     """The Store of cells.ports on dicts. Thread-safe."""
 
+    unit_class: "type[DictUnit]"
+
     def __init__(self, url: str, row_types: Iterable[type] = (), *, lock_wait: int = LOCK_WAIT_SECONDS) -> None:
         self.database = open_database(url)
         self.lock_wait = lock_wait
@@ -77,7 +79,7 @@ class DictStore:
     @contextmanager
     def unit(self, *, lock: bool = True) -> Iterator["DictUnit"]:
         """One transaction, kept when the block ends well."""
-        unit = DictUnit(self, self._tables, lock=lock)
+        unit = self.unit_class(self, self._tables, lock=lock)
         try:
             yield unit
             unit.commit()
@@ -345,6 +347,9 @@ class DictUnit:
         self._failed = error
         self.abandon()
         return error
+
+
+DictStore.unit_class = DictUnit
 
 
 def _first(item: tuple[Key, Any]) -> Key:
