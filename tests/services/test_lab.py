@@ -8,6 +8,7 @@ import pytest
 
 from cells.broker import rpc
 from cells.errors import BadInput, CelltreeError
+from cells.lab.daemons import Daemon
 from tests.support.labs import GONE, RunningLab
 
 
@@ -94,6 +95,24 @@ def test_sigterm_gives_the_leases_back_so_that_a_new_daemon_works_at_once(shared
     assert "dfw-1: ended" in shared_lab.lab.log("dfw-1").read_text()
     shared_lab.lab.start("dfw-1")
     shared_lab.lab.wait_ready()
+
+
+def test_a_second_daemon_of_a_cell_takes_over_when_the_first_is_killed(shared_lab: RunningLab):
+    words = ("run", "--config", shared_lab.lab.tree.config_file("ord-1"), "--daemon", "second")
+    second = Daemon(shared_lab.lab.folder / "run", "ord-1-second", words)
+    second.start()
+    try:
+        shared_lab.wait(lambda: "running as daemon second" in second.log.read_text(), "the second daemon runs")
+        shared_lab.lab.kill("ord-1")
+        server = shared_lab.build("east", "taken-over", hints={"target_cell": "ord-1"})
+        seen = shared_lab.wait_status("east", server, "ACTIVE", "ERROR")
+        assert seen["status"] == "ACTIVE", seen.get("fault")
+        shared_lab.delete("east", server)
+        shared_lab.wait_status("east", server, GONE)
+    finally:
+        second.stop()
+        shared_lab.lab.start("ord-1")
+        shared_lab.lab.wait_ready()
 
 
 def test_a_leaf_joins_live_under_two_parents_takes_builds_drains_and_leaves(shared_lab: RunningLab):
