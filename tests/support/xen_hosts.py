@@ -22,6 +22,7 @@ FULL = Flavor(id="3", name="m1.full", vcpus=1, ram_mib=512, disk_gib=2, ephemera
 FULLER = Flavor(id="4", name="m1.fuller", vcpus=1, ram_mib=1024, disk_gib=4, ephemeral_gib=5, swap_mib=512)
 SMALL = Flavor(id="2", name="m1.small", vcpus=1, ram_mib=1024, disk_gib=4)
 LINUX = ImageRef(id="6f1c1e3e-0000-4000-8000-000000000001", name="demo-linux", url="http://127.0.0.1:9292")
+RESCUE_IMAGE = ImageRef(id="6f1c1e3e-0000-4000-8000-000000000003", name="rescue", url="http://127.0.0.1:9292")
 SNAPSHOT = ImageRef(id="6f1c1e3e-0000-4000-8000-000000000002", name="snap", url="http://127.0.0.1:9292")
 
 
@@ -133,7 +134,8 @@ class House:
 
     def disks(self) -> dict[str, dict[str, Any]]:
         """Every disk a client manages but cached images."""
-        cached = {tags.image_uuids(sr["uuid"], LINUX.id, 1)[0] for sr in self.records("SR").values()}
+        storages = self.records("SR").values()
+        cached = {tags.image_uuids(sr["uuid"], image.id, 1)[0] for sr in storages for image in (LINUX, RESCUE_IMAGE)}
         return {ref: vdi for ref, vdi in self.records("VDI").items() if vdi["managed"] and vdi["uuid"] not in cached}
 
     def picture(self) -> dict[str, Any]:

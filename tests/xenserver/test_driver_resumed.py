@@ -14,6 +14,7 @@ from cells.ports import Journal
 from tests.support.xen_hosts import (
     FULL,
     FULLER,
+    RESCUE_IMAGE,
     SERVER,
     SMALL,
     SNAPSHOT,
@@ -22,10 +23,11 @@ from tests.support.xen_hosts import (
     House,
     KeptJournal,
     Killed,
+    a_spec,
     answer_lost,
 )
 from xenapi_host import driver
-from xenapi_host.plan import BuildPlan
+from xenapi_host.plan import BuildPlan, plan_rescue
 from xenapi_host.session import InProcess, Session
 
 Setup = Callable[[House], None]
@@ -85,6 +87,26 @@ def _resize_full(host: int, flavor: Flavor = FULLER) -> Work:
         return driver.resize(session, plan, journal).power_state
 
     return work
+
+
+def _rescue(house: House, session: Session, journal: Journal) -> object:
+    host = driver.measure(house.session).hosts[0]
+    plan = plan_rescue(a_spec(image=RESCUE_IMAGE), server=SERVER, attempt=1, host=host, serial=9)
+    return driver.rescue(session, plan, journal).power_state
+
+
+def _rescued(house: House) -> None:
+    house.built()
+    _rescue(house, house.session, KeptJournal())
+
+
+def _unrescue(house: House, session: Session, journal: Journal) -> object:
+    return driver.unrescue(session, SERVER, house.plan().host).power_state
+
+
+def _rebuild(house: House, session: Session, journal: Journal) -> object:
+    plan = house.plan(flavor=FULL, serial=9, image=RESCUE_IMAGE, config_drive=True, auto_disk_config=True)
+    return driver.rebuild(session, plan, journal).power_state
 
 
 def _paused(house: House) -> None:
@@ -167,6 +189,12 @@ OPERATIONS: dict[str, tuple[Setup, Work]] = {
     ),
     "move with its disk": (_built, _migrate),
     "move with every kind of disk": (_built_full, _migrate),
+    "rescue": (_built, _rescue),
+    "rescue while off": (_stopped, _rescue),
+    "unrescue": (_rescued, _unrescue),
+    "delete while rescued": (_rescued, lambda house, session, journal: driver.destroy(session, SERVER)),
+    "rebuild": (_built_full, _rebuild),
+    "rebuild while off": (_stopped, _rebuild),
     "discard": (_prepared, lambda house, session, journal: driver.destroy(session, SERVER, attempt=1)),
 }
 

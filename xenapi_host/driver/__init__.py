@@ -11,6 +11,8 @@ from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.measure import VmState, find, measure, power_states
 from xenapi_host.driver.migrate import migrate, migrate_to_pool
 from xenapi_host.driver.power import pause, reboot, resume, start, stop, suspend, unpause
+from xenapi_host.driver.rebuild import rebuild
+from xenapi_host.driver.rescue import rescue, unrescue
 from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_resize
 from xenapi_host.driver.snapshot import Uploaded, snapshot
 
@@ -30,6 +32,8 @@ __all__ = [
     "power_states",
     "prepare_build",
     "reboot",
+    "rebuild",
+    "rescue",
     "resize",
     "resume",
     "revert_resize",
@@ -39,4 +43,5 @@ __all__ = [
     "stop",
     "suspend",
     "unpause",
+    "unrescue",
 ]

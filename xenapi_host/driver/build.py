@@ -3,7 +3,7 @@
 Called by the leaf's jobs: `prepare_build` while the owner decides, `start_build` when the owner has granted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cells.errors import Temporary
@@ -47,22 +47,28 @@ def prepare_build(
     Refusal(no_room), and what journal.check() raises between two steps; `destroy` undoes a part-made build."""
     journal.check()
     found = [vm for vm in vms.current(session, plan.server, plan.attempt) if vm.serial == plan.serial]
+    vm = make(session, plan, found, journal, headers or {})
+    return Prepared(vm_uuid=str(session.call("VM.get_uuid", vm)), note=root_disk.note(journal))
+
+
+def make(session: Session, plan: BuildPlan, found: Sequence[Vm], journal: Journal, headers: Mapping[str, str]) -> str:
+    """The plan's VM (its reference) with all it has, not started. `found`: what earlier tries have made of it."""
     for double in found[1:]:  # the answer to an earlier VM.create was lost, and another was made
         with disks.gone_is_fine():
             session.call("VM.destroy", double.ref)
     if found:
-        return _resumed(session, plan, found[0], journal, headers or {})
-    image = images.cached(session, plan, headers or {})
+        return _resumed(session, plan, found[0], journal, headers)
+    image = images.cached(session, plan, headers)
     journal.check()
     vm = str(session.call("VM.create", dict(plan.vm)))
-    disk = _clone_of_image(session, plan, image, headers or {})
+    disk = _clone_of_image(session, plan, image, headers)
     _give_root(session, plan, vm, disk, image.size, journal)
     data_disks.give(session, plan, vm, journal)
     _create_interfaces(session, plan, vm, frozenset())
-    return Prepared(vm_uuid=str(session.call("VM.get_uuid", vm)), note=root_disk.note(journal))
+    return vm
 
 
-def _resumed(session: Session, plan: BuildPlan, vm: Vm, journal: Journal, headers: Mapping[str, str]) -> Prepared:
+def _resumed(session: Session, plan: BuildPlan, vm: Vm, journal: Journal, headers: Mapping[str, str]) -> str:
     """Go on with a VM that an earlier try has made."""
     if vm.record["VBDs"]:
         _finish_root(session, plan, vm)
@@ -76,7 +82,7 @@ def _resumed(session: Session, plan: BuildPlan, vm: Vm, journal: Journal, header
         _give_root(session, plan, vm.ref, disk.ref, disk.size, journal)
     data_disks.give(session, plan, vm.ref, journal)
     add_interfaces(session, plan, vm)
-    return Prepared(vm_uuid=vm.uuid, note=root_disk.note(journal))
+    return vm.ref
 
 
 def _clone_of_image(session: Session, plan: BuildPlan, image: images.CachedImage, headers: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from cells.errors import CelltreeError, Permanent, Refusal, Temporary
+from cells.errors import CelltreeError, LeaseLost, Permanent, Refusal, Temporary
 from cells.messages import RefusalCode
 from xenapi_host.session import Session, TaskTimedOut, XenFailure
 
@@ -25,6 +25,8 @@ _NO_ROOM = {
 # code -> (what is wrong, seconds until it may be right again)
 _TEMPORARY = {
     "CANNOT_CONTACT_HOST": ("the host does not answer", 15.0),
+    "DEVICE_DETACH_REJECTED": ("a disk is still in use", 5.0),
+    "DEVICE_DETACH_TIMEOUT": ("a disk is still in use", 10.0),
     "HANDLE_INVALID": ("something has changed on the host meanwhile", 1.0),
     "HOST_DISABLED": ("the host is under maintenance", 30.0),
     "HOST_IS_SLAVE": ("the pool is choosing a new master", 10.0),
@@ -69,6 +71,11 @@ def told(what: str, failure: XenFailure) -> CelltreeError:
     if code in _PERMANENT:
         return Permanent(f"could not {what}: {_PERMANENT[code]}")
     return Permanent(f"could not {what}: the host says {code}")
+
+
+def told_to_stop(error: Permanent | Refusal) -> bool:
+    """Whether the journal has stopped us: then another job does the rest, and we touch nothing."""
+    return isinstance(error, LeaseLost) or (isinstance(error, Refusal) and error.code == RefusalCode.DELETED)
 
 
 def telling(

@@ -156,12 +156,12 @@ def _traits(capabilities: list[str]) -> tuple[str, ...]:
 @telling("look over the pool's servers")
 def power_states(session: Session) -> dict[bytes, VmState]:
     """Every server of ours on the pool: id -> its VM's state, in one call. A VM that only waits for a resize to be
-    confirmed is left out."""
+    confirmed is left out; a server that is being rescued is as its rescue VM is."""
     found: dict[bytes, VmState] = {}
     for ref, record in session.call("VM.get_all_records_where", _OURS).items():
         server = tags.server_of(record["other_config"])
         # By name, too: an administrator's copy of a VM has its tags, and so has the VM that a resize keeps.
-        if server is None or record["name_label"] != tags.vm_name(server):
+        if server is None or record["name_label"].removesuffix(tags.RESCUE_SUFFIX) != tags.vm_name(server):
             continue
         seen = found.get(server)
         if seen is None or seen.power_state is PowerState.HALTED:

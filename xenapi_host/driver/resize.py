@@ -8,8 +8,7 @@ been made. The original is told by its tag ORIGINAL (with the power state it had
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cells.errors import LeaseLost, Permanent, Refusal, Temporary
-from cells.messages import RefusalCode
+from cells.errors import Permanent, Refusal, Temporary
 from cells.model import PowerState
 from cells.ports import Journal
 from xenapi_host import tags
@@ -17,7 +16,7 @@ from xenapi_host.driver import data_disks, disks, root_disk, vms
 from xenapi_host.driver.build import add_interfaces, running_facts, started_on
 from xenapi_host.driver.destroy import remove_vm
 from xenapi_host.driver.disks import Disk
-from xenapi_host.driver.errors import telling, told
+from xenapi_host.driver.errors import telling, told, told_to_stop
 from xenapi_host.driver.power import CLEAN_SECONDS, power_off
 from xenapi_host.driver.tasks import earlier, run_noted
 from xenapi_host.driver.vms import Vm
@@ -60,7 +59,7 @@ def resize(session: Session, plan: BuildPlan, journal: Journal, *, clean_seconds
             revert_resize(session, plan.server)
         raise
     except (Permanent, Refusal) as error:
-        if not _told_to_stop(error):
+        if not told_to_stop(error):
             revert_resize(session, plan.server)
         raise
 
@@ -73,11 +72,6 @@ def _refuse_smaller_ephemerals(plan: BuildPlan, data: Mapping[str, Disk]) -> Non
                 f"flavor {plan.flavor.name} has less ephemeral disk than the server, and ephemeral disks cannot "
                 "shrink; choose a flavor with at least as much"
             )
-
-
-def _told_to_stop(error: Permanent | Refusal) -> bool:
-    """Whether the journal has stopped us: then another job does the rest, and we touch nothing."""
-    return isinstance(error, LeaseLost) or (isinstance(error, Refusal) and error.code == RefusalCode.DELETED)
 
 
 def _original(session: Session, plan: BuildPlan) -> Vm:
