@@ -78,7 +78,7 @@ def make_raw(folder: Path, raw_path: Path, *, size: int, partitioned: bool = Fal
             raw.write(_boot_sector(size))
     options = ["-q", "-F", "-t", file_system, "-E", f"offset={start},root_owner=0:0", "-d", str(folder)]
     # A fixed block size, and a fixed length in blocks: mke2fs takes the rest of the file otherwise.
-    _run("mke2fs", *options, "-b", "4096", str(raw_path), str((size - start) // 4096))
+    run_tool("mke2fs", *options, "-b", "4096", str(raw_path), str((size - start) // 4096))
 
 
 def _boot_sector(size: int) -> bytes:
@@ -104,15 +104,15 @@ def read_file_of_disk(leaf: Path, path_in_guest: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="celltree-disk-") as work:
         raw = Path(work) / "raw"
         vhd.export_raw_file(leaf, raw)
-        device = f"{raw}?offset={_file_system_start(raw)}"
+        device = f"{raw}?offset={file_system_start(raw)}"
         copy = Path(work) / "copy"
-        said = _run("debugfs", "-R", f'dump "{path_in_guest}" "{copy}"', device)
+        said = run_tool("debugfs", "-R", f'dump "{path_in_guest}" "{copy}"', device)
         if not copy.is_file() or "File not found" in said:
             raise NoSuchFile(f"{leaf} has no file {path_in_guest}: {said.strip().splitlines()[-1:]}")
         return copy.read_bytes()
 
 
-def _file_system_start(raw: Path) -> int:
+def file_system_start(raw: Path) -> int:
     """Where the file system begins, in bytes: at the first partition, or at 0 without a partition table."""
     with open(raw, "rb") as disk:
         sector = disk.read(_SECTOR)
@@ -121,7 +121,7 @@ def _file_system_start(raw: Path) -> int:
     return int.from_bytes(sector[446 + 8 : 446 + 12], "little") * _SECTOR
 
 
-def _run(program: str, *arguments: str) -> str:
+def run_tool(program: str, *arguments: str) -> str:
     """Run a program of e2fsprogs; everything it said."""
     # Debian keeps these where only root's PATH looks.
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")

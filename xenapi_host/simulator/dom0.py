@@ -17,14 +17,15 @@ from xmlrpc.client import Fault, ResponseError, loads
 
 import xenapi_host
 from xenapi_host import plugins
-from xenapi_host.simulator import dom0_files
+from xenapi_host.simulator import dom0_files, xenstore_commands
 from xenapi_host.simulator.failure import Failure, internal
 from xenapi_host.simulator.vhd_storage import VhdStorage
 from xenapi_host.simulator.wire_xml import method_call_text
+from xenapi_host.simulator.xenstore import FILE, Xenstore
 
 PLUGIN_FOLDER = Path("etc/xapi.d/plugins")
 MOUNTS = Path("var/run/sr-mount")
-_FOLDERS = ("bin", "etc/xapi.d/plugins", "var/run/sr-mount", "var/log", "tmp", "images", "boot/guest")
+_FOLDERS = ("bin", "etc/xapi.d/plugins", "var/run/sr-mount", "var/log/xen/guest", "tmp", "images", "boot/guest")
 _SOURCE = Path(xenapi_host.__file__).resolve().parent.parent
 
 
@@ -41,6 +42,10 @@ class Dom0:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         self._command("python3", shlex.quote(sys.executable))
         self._command("vhd-util", f"{shlex.quote(sys.executable)} -m xenapi_host.vhd")
+        self._command("xe", f"{shlex.quote(sys.executable)} -m xenapi_host.simulator.xe")
+        for name in xenstore_commands.COMMANDS:
+            self._command(name, f"{shlex.quote(sys.executable)} -m xenapi_host.simulator.xenstore_commands {name}")
+        self.xenstore = Xenstore(self.root / FILE)
         for script in plugins.SCRIPTS:
             self.install(script.name, script.read_text(encoding="utf-8"))
 

@@ -37,7 +37,7 @@ def take_back(engine: Engine, vbd: Row) -> None:
     disk, file = paths
     with engine.exclusive("SR", engine.db.get("VDI", vbd["VDI"])["SR"]), engine.unlocked():
         if vbd["mode"] == "RW" and file.exists():
-            _lay_over(file, disk)
+            lay_over(file, disk)
         file.unlink(missing_ok=True)
 
 
@@ -53,7 +53,8 @@ def _paths(engine: Engine, vbd: Row) -> tuple[Path, Path] | None:
     return disk, dom0.root / "dev" / vbd["device"]
 
 
-def _lay_over(file: Path, leaf: Path) -> None:
+def lay_over(file: Path, leaf: Path) -> None:
+    """Write a raw file's bytes into a disk, where they differ."""
     zeros = bytes(_PIECE)
     with open(file, "rb", buffering=0) as raw, vhd.Disk.open(leaf, writable=True) as disk:
         for offset in range(0, disk.size, _PIECE):

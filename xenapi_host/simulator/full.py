@@ -10,6 +10,7 @@ from pathlib import Path
 
 from xenapi_host.simulator.dom0 import Dom0
 from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.guests import Guests
 from xenapi_host.simulator.journal import Journal
 from xenapi_host.simulator.server import PoolServer
 from xenapi_host.simulator.sr import mark_plugged
@@ -77,6 +78,7 @@ class FullPool:
         tls = _certificate(self.data) if https else None
         self.server = PoolServer(self.engine, port, tls=tls, listen=listen)
         self.server.serve_socket(socket)
+        self.agents = Guests(self.engine)
 
     @property
     def url(self) -> str:
@@ -88,6 +90,7 @@ class FullPool:
 
     def start(self) -> str:
         self.server.start()
+        self.agents.start()
         return self.url
 
     def stop(self) -> None:
@@ -95,6 +98,7 @@ class FullPool:
         for dom0 in self.engine.dom0s.values():
             dom0.stop()
         self.workers.join()
+        self.agents.stop()
         with self.engine.lock:
             self.journal.save()
             self.journal.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xenapi_host.simulator import chains, memory
+from xenapi_host.simulator import chains, domains, memory
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.devices import attach, detach, refuse_shared
 from xenapi_host.simulator.dispatch import method
@@ -171,6 +171,7 @@ def boot(engine: Engine, vm: Row, host: Row, *, paused: bool) -> None:
     tell_dependants(engine, vm)
     _measure(engine, vm, start_time=engine.now())
     _open_console(engine, vm, host)
+    domains.began(engine, vm)
     if vm["suspend_VDI"] == NULL:
         _meet_guest(engine, vm)
 
@@ -236,6 +237,7 @@ def _meet_guest(engine: Engine, vm: Row) -> None:
 def release(engine: Engine, vm: Row, power_state: str) -> None:
     """The domain is gone: no domid, no host, nothing attached."""
     db = engine.db
+    domains.ended(engine, vm)
     for ref in [*vm["VBDs"], *vm["VIFs"]]:
         if db.rows[ref]["currently_attached"]:
             detach(engine, db.rows[ref])
@@ -286,6 +288,7 @@ def _after(engine: Engine, vm: Row, event: str) -> None:
     """What the VM's actions_after_* ask for when its domain ends."""
     if vm["power_state"] != "Suspended" and vm[f"actions_after_{event}"] == "restart":
         host = engine.db.get("host", vm["resident_on"])
+        domains.ended(engine, vm)
         for ref in [*vm["VBDs"], *vm["VIFs"]]:
             if engine.db.rows[ref]["currently_attached"]:
                 detach(engine, engine.db.rows[ref])

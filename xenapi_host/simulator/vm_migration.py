@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xenapi_host.simulator import chains, memory
+from xenapi_host.simulator import chains, domains, memory
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
@@ -19,7 +19,9 @@ _INTRA_POOL_VIF = "VIF mapping is not allowed for intra-pool migration -all VIFs
 
 def move(engine: Engine, vm: Row, host: Row) -> None:
     """The domain goes on over there, under a new number."""
+    before = vm["resident_on"], vm["domid"]
     engine.db.update(vm, {"resident_on": host.ref, "domid": new_domid(engine, host)})
+    domains.moved(engine, vm, *before)
 
 
 @method("VM.pool_migrate")
