@@ -7,6 +7,7 @@ that it takes no part: so at most one VM of a build is started, however often an
 """
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from api_cell.here import Here, saved
 from api_cell.rows import Phase, ServerRow, Tried
@@ -18,7 +19,6 @@ from cells.model import BuildSpec, Generation
 from cells.names import SECOND, CellName, Instant, id_from_text
 from cells.ports import View
 from cells.record import Received
-from routing.candidates import Candidates
 from routing.demand import demand_of
 from routing.place import Explanation, NoRoom, choose
 from routing.reservations import Reservation, Reservations
@@ -29,13 +29,16 @@ MOST_NAMED = 20
 
 WAIT = SECOND
 
+if TYPE_CHECKING:
+    from routing.candidates import Candidates
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Market:
     """What placing looks at: the leaves, what is promised already, how to weigh."""
 
     roster: Roster
-    candidates: Candidates
+    candidates: "Candidates"
     reservations: Reservations
     settings: PlacementSettings
 

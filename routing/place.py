@@ -6,11 +6,11 @@ more leaf in `tried`.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
+from typing import TYPE_CHECKING
 
 from cells.errors import BadInput
 from cells.model import BuildSpec
 from cells.names import CellName, Instant
-from routing.candidates import Candidates
 from routing.demand import Demand, demand_of
 from routing.filters import MUTE, NO_WAY, Ask, filters_for, why_no_room
 from routing.reservations import Reservations
@@ -19,6 +19,9 @@ from routing.weights import PlacementSettings, draw_one, freshness, room_share
 Kept = tuple[CellName, int, int, float, float, float, float]
 """A leaf that could take the build: name, buildable, reserved, room, freshness, offset, score. A tuple, as a decision
 over a thousand leaves makes a thousand of them; `Explanation.verdicts` gives them their names back."""
+
+if TYPE_CHECKING:
+    from routing.candidates import Candidates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,7 @@ class NoRoom:
 
 def choose(
     spec: BuildSpec,
-    candidates: Candidates,
+    candidates: "Candidates",
     reservations: Reservations,
     settings: PlacementSettings,
     *,
@@ -184,7 +187,7 @@ def _weighed(
         yield name, buildable, reserved, room, fresh, offset, score
 
 
-def _cells_in(spec: BuildSpec, hint: str, candidates: Candidates) -> frozenset[CellName] | None:
+def _cells_in(spec: BuildSpec, hint: str, candidates: "Candidates") -> frozenset[CellName] | None:
     """The cells a hint names, each with all below it; names are separated by commas. None when the hint is absent."""
     text = spec.hints.get(hint)
     if text is None:
