@@ -55,15 +55,15 @@ OPERATIONS = {
 
 def calm(tree: Tree) -> None:
     """Start again what died, and let everything come to its end; the clock goes on for a minute at most."""
-    tree.run(1)
+    tree.run(1, step=0.5)
     for name in tree.configs:
         if name not in tree.house.cells:
             tree.restart(name)
     for _ in range(60):
-        tree.run(1)
+        tree.run(1, step=0.5)
         if all(cell.node.quiet for cell in tree.house.cells.values()):
             break
-    tree.run(1)
+    tree.run(1, step=0.5)
 
 
 def play(operation: Operation, cell: str, *, before: int = -1, after: int = -1) -> tuple[Tree, list[str]]:
