@@ -8,6 +8,7 @@ import json
 import pickle
 import resource
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,9 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def open_tree(kind: str, wanted: Wanted) -> Iterator[Tree]:
-    """The tree in this shape, its cells knowing each other and, where there are hosts, their capacity."""
+    """The tree in this shape, its cells knowing each other and, where there are hosts, their capacity. SIGTERM ends the
+    program as an interrupt does, so that what was started is ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="celltree-bench-") as name:
         folder = Path(name)
         opened = _embedded(folder, wanted) if kind == "embedded" else _lab(folder, wanted)
