@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any
 
 from cells.audit import Audit, PoolFacts, Standing
-from cells.config import CellConfig
-from cells.decision import Decision
+from cells.config import CellConfig, identity
+from cells.decision import Decision, Remove
 from cells.errors import CelltreeError
 from cells.house import Cell, role_class, save_edge
-from cells.identity import RootKey, new_key
+from cells.identity import Identity, RootKey, new_key
 from cells.model import CellState
 from cells.names import SECOND, CellName, Instant, id_text
 from cells.parts import part
@@ -93,9 +93,13 @@ class Outcome:
 
 
 class World:
-    """Runs a plan once. `tell`: keep the lines of what happened, for the story of a failure."""
+    """Runs a plan once. `tell`: keep the lines of what happened, for the story of a failure. `patience`: for how many
+    virtual seconds after all has healed things may still be going on."""
 
-    def __init__(self, plan: Plan, build: Build | None = None, *, tell: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, build: Build | None = None, *, tell: bool = False, patience: float = PATIENCE
+    ) -> None:
+        self.patience = patience
         self.plan = plan
         self.build = build or Build()
         self.time = 0.0
@@ -104,6 +108,8 @@ class World:
         self.memory = Memory()
         self.lines: deque[str] = deque(maxlen=_LINES)
         self.healed = False
+        self._over = False
+        self._rest: float | None = None
         self._tell = tell
         self._hash = hashlib.blake2b(digest_size=16)
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -137,7 +143,7 @@ class World:
                 self.at(mishap.at, partial(self.strike, mishap))
             self.at(self.plan.seconds, self.heal)
             self.at(self.plan.seconds + LOOK_EVERY, self._look)
-            limit = self.plan.seconds + PATIENCE
+            limit = self.plan.seconds + self.patience
             while self._heap and self._breach is None and not self._over and self.time < limit:
                 self._next()
             if self._breach is None and not self._over:
@@ -153,8 +159,6 @@ class World:
             counts=self.counts + self.network.counts,
             lines=tuple(self.lines),
         )
-
-    _over = False
 
     def _next(self) -> None:
         self.time, _, act = heapq.heappop(self._heap)
@@ -301,22 +305,14 @@ class World:
         self.edges.add((parent, child))
 
     def remove_edge(self, parent: CellName, child: CellName) -> None:
-        from cells.decision import Remove
-
+        """Take an edge away at both ends."""
         for one, other in ((parent, child), (child, parent)):
             with self.places[one].outside.unit() as unit:
                 unit.save(Remove(row=EdgeRow, key=(other,)))
         self.edges.discard((parent, child))
 
-    def identity(self, name: CellName) -> Any:
-        if name not in self._identities:
-            self._identities[name] = self.daemons[name].cell.identity
-        return self._identities[name]
-
-    @property
-    def _identities(self) -> dict[CellName, Any]:
-        found: dict[CellName, Any] = self.__dict__.setdefault("_known_identities", {})
-        return found
+    def identity(self, name: CellName) -> Identity:
+        return identity(self.places[name].config)
 
     # --- turns ---
 
@@ -453,7 +449,6 @@ class World:
         if strand is not None and strand.killed:
             raise Killed
         self.counts["host calls"] += 1
-        crew.sleep(self.chance.uniform(0.5, 5.0) if place.slow else self.chance.uniform(0.001, 0.02))
         self._step(place.name, "before call")
         if place.hosts_down or self._host_fails(place):
             raise place.pool.unreachable()
@@ -461,6 +456,8 @@ class World:
         if ".start" in method or ".resume" in method or method.endswith("reboot"):
             self._dirty.setdefault(place.name)
             self.memory.look_at(place.name)
+        # The answer takes its time. A request leaves at once: a process that stands still here has sent it.
+        crew.sleep(self.chance.uniform(0.5, 5.0) if place.slow else self.chance.uniform(0.001, 0.02))
         self._step(place.name, "after call")
         if self._host_fails(place):
             raise place.pool.unreachable()
@@ -537,12 +534,13 @@ class World:
                     self.note(f"BROKEN {breach}")
                 return
         else:
-            self.__dict__.pop("_rest", None)
+            self._rest = None
         self.later(LOOK_EVERY, self._look)
 
     def _rest_since(self) -> float:
-        since: float = self.__dict__.setdefault("_rest", self.time)
-        return since
+        if self._rest is None:
+            self._rest = self.time
+        return self._rest
 
     def _parked(self) -> dict[CellName, tuple[str, ...]]:
         parked = {}
@@ -588,10 +586,12 @@ class World:
     def not_at_rest(self) -> Breach:
         waits = "; ".join(self.waiting()[:12])
         return Breach(
-            name="everything ends", promise="P1", text=f"not at rest {PATIENCE:.0f} s after everything healed: {waits}"
+            name="everything ends",
+            promise="P1",
+            text=f"not at rest {self.patience:.0f} s after everything healed: {waits}",
         )
 
 
-def simulate(plan: Plan, build: Build | None = None, *, tell: bool = False) -> Outcome:
+def simulate(plan: Plan, build: Build | None = None, *, tell: bool = False, patience: float = PATIENCE) -> Outcome:
     """Run a plan once."""
-    return World(plan, build, tell=tell).run()
+    return World(plan, build, tell=tell, patience=patience).run()

@@ -1,0 +1,101 @@
+"""Plans that press on one rule: a seed's tree and requests, with faults that only this rule stands against."""
+
+import random
+from dataclasses import replace
+
+from cells.simulation.plan import SETTLING, Ask, Fault, Mishap, Plan, draw
+
+CALM = SETTLING + 4
+
+
+def _calm(seed: int) -> tuple[Plan, random.Random]:
+    return replace(draw(seed), mishaps=()), random.Random(f"focused {seed}")
+
+
+def late_offers(seed: int) -> Plan:
+    """Every leaf is away for longer than an offer is good for, each time just after something was asked."""
+    plan, chance = _calm(seed)
+    mishaps = []
+    for ask in plan.asks:
+        if ask.action == "create" and ask.at > CALM:
+            lasts = chance.uniform(10.0, 14.0)
+            mishaps += [Mishap(fault=Fault.CRASH, at=ask.at - 0.01, lasts=lasts, cell=leaf) for leaf in plan.leaves]
+    return replace(plan, mishaps=tuple(mishaps[: 3 * len(plan.leaves)]))
+
+
+def frozen_jobs(seed: int) -> Plan:
+    """Slow hosts, and leaf daemons that stand still in the middle of a job until another one has gone on with it and
+    with what was asked after it."""
+    plan, chance = _calm(seed)
+    mishaps = []
+    for leaf in plan.leaves:
+        mishaps.append(Mishap(fault=Fault.SLOW_HOST, at=CALM, lasts=plan.seconds, cell=leaf))
+        at = CALM + chance.uniform(4.0, 12.0)
+        while at < plan.seconds - 30:
+            mishaps.append(Mishap(fault=Fault.FREEZE, at=at, lasts=22.0, cell=leaf))
+            at += 34.0 + chance.uniform(0.0, 4.0)
+    return replace(plan, mishaps=tuple(sorted(mishaps, key=lambda mishap: mishap.at)))
+
+
+def rows_put_back(seed: int) -> Plan:
+    """Servers that change and then rest, and an owner's database that is put back to what it was before."""
+    plan, _ = _calm(seed)
+    asks: list[Ask] = []
+    for number, api in enumerate(plan.apis):
+        first = Ask(at=CALM, api=api, project="blue", server=number, action="create", argument="1")
+        asks += [first, replace(first, at=CALM + 25, action="stop")]
+    mishaps = (Mishap(fault=Fault.RESTORED_ROW, at=CALM + 20, lasts=30.0, cell=api) for api in plan.apis)
+    return replace(plan, asks=tuple(sorted(asks, key=lambda ask: ask.at)), mishaps=tuple(mishaps))
+
+
+def bursts(seed: int) -> Plan:
+    """Many servers at once, on few hosts."""
+    plan, _ = _calm(seed)
+    asks = tuple(
+        Ask(
+            at=CALM + n * 0.001,
+            api=plan.apis[n % len(plan.apis)],
+            project="blue",
+            server=n,
+            action="create",
+            argument="3",
+        )
+        for n in range(12)
+    )
+    return replace(plan, asks=asks)
+
+
+def lost_answers(seed: int) -> Plan:
+    """Long cuts between parents and children while servers are asked for: answers come after the owner has given up."""
+    plan, chance = _calm(seed)
+    edges = [(parent, child) for child, parents in plan.shape.items() for parent in parents]
+    mishaps = []
+    at = CALM
+    while at < plan.seconds - 20:
+        for parent, child in edges:
+            if chance.random() < 0.5:
+                lasts = chance.uniform(8.0, 12.0)
+                mishaps.append(
+                    Mishap(fault=Fault.CUT, at=at + chance.uniform(0.0, 3.0), lasts=lasts, cell=parent, other=child)
+                )
+        at += 14.0
+    return replace(plan, mishaps=tuple(sorted(mishaps, key=lambda mishap: mishap.at)))
+
+
+def killed_builds(seed: int) -> Plan:
+    """Leaves that die at a host call, again and again."""
+    plan, chance = _calm(seed)
+    mishaps = []
+    at = CALM
+    while at < plan.seconds - 8:
+        for leaf in plan.leaves:
+            step, nth = chance.choice(("before call", "after call")), chance.randint(1, 25)
+            mishaps.append(Mishap(fault=Fault.CRASH_AT_STEP, at=at, lasts=2.0, cell=leaf, step=step, nth=nth))
+        at += 8.0
+    return replace(plan, mishaps=tuple(mishaps))
+
+
+def lossy(seed: int) -> Plan:
+    """A network that loses four bundles of ten, after it has confirmed them."""
+    plan, _ = _calm(seed)
+    return replace(plan, mishaps=(Mishap(fault=Fault.LOSS, at=CALM, lasts=plan.seconds, rate=0.4),))

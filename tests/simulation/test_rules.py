@@ -1,0 +1,88 @@
+"""Every safety rule, switched off: some promise is broken within a few seeds. Without this the seeds that pass would
+prove nothing. And the rules that others stand in for, so that this is known, too."""
+
+from collections.abc import Callable
+
+import pytest
+
+from cells.simulation.invariants import Breach
+from cells.simulation.plan import Plan, draw
+from cells.simulation.runs import quietly
+from cells.simulation.world import simulate
+from tests.simulation import focused
+from tests.simulation.rules_off import RULES
+
+Plans = Callable[[int], Plan]
+PATIENCE = 400.0  # virtual seconds; runs that end well are at rest long before
+
+# Rule -> plans that press on it, how many of them at most, and the checks that may be the first to see it.
+BROKEN: dict[str, tuple[Plans, int, set[str]]] = {
+    "inbox marks": (draw, 5, {"effects happen once"}),
+    "outbox": (focused.lossy, 10, {"everything ends"}),
+    "end-to-end acknowledgement": (focused.lossy, 10, {"everything ends"}),
+    "grant": (
+        focused.lost_answers,
+        20,
+        {"at most one VM of a server is started", "a failed build leaves nothing", "delete wins"},
+    ),
+    "tag lookup": (focused.killed_builds, 20, {"one VM for each server", "as many VMs as the leaf says"}),
+    "versions": (draw, 20, {"versions only grow", "views equal the truth"}),
+    "digests": (focused.rows_put_back, 5, {"views equal the truth", "everything ends"}),
+    "claims of hosts": (draw, 5, {"free = total - claimed, never negative"}),
+    "deadlines": (focused.late_offers, 10, {"nothing begins after its deadline"}),
+    "lease epochs": (focused.frozen_jobs, 20, {"one VM for each server", "no disk is left over"}),
+}
+
+# Rules that another one stands in for: without them nothing breaks that these checks can see.
+COVERED: dict[str, Plans] = {
+    # The leaf refuses what it has no room for, and the owner asks the next: reservations spare refusals.
+    "reservations": focused.bursts,
+    # The owner has one command of a server on its way at a time, and inbox marks know a copy of it.
+    "command numbers": draw,
+    # What a broker lets go of too early is sent again by its origin, whose outbox waits for the destination.
+    "acknowledged after the commit": draw,
+}
+
+
+def first_breach(rule: str, plans: Plans, seeds: range) -> Breach | None:
+    with quietly():
+        for seed in seeds:
+            breach = simulate(plans(seed), RULES[rule](), patience=PATIENCE).breach
+            if breach is not None:
+                return breach
+    return None
+
+
+def test_every_rule_is_shown_or_known_to_be_covered() -> None:
+    assert BROKEN.keys() | COVERED.keys() == RULES.keys()
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_without_the_rule_a_promise_is_broken(rule: str) -> None:
+    plans, most, broken = BROKEN[rule]
+    breach = first_breach(rule, plans, range(most))
+    assert breach is not None, f"{most} runs without {rule} kept every promise: the checks see too little"
+    assert breach.name in broken
+
+
+@pytest.mark.parametrize("rule", COVERED)
+def test_without_the_rule_another_one_still_keeps_every_promise(rule: str) -> None:
+    assert first_breach(rule, COVERED[rule], range(4)) is None
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        focused.late_offers,
+        focused.frozen_jobs,
+        focused.rows_put_back,
+        focused.lost_answers,
+        focused.killed_builds,
+        focused.lossy,
+    ],
+    ids=lambda plans: plans.__name__,
+)
+def test_with_all_rules_the_same_faults_break_nothing(plans: Plans) -> None:
+    with quietly():
+        for seed in range(3):
+            assert simulate(plans(seed)).breach is None
