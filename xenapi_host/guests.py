@@ -18,6 +18,7 @@ LINUX, WINDOWS, FREEBSD = "linux", "windows", "freebsd"
 _PV_MODES = ("xen", "pv")
 _YES = ("true", "1", "yes", "on", "required")
 _HOST_OUTSIDE = re.compile(r"[^a-z0-9-]+")
+_KEY_OUTSIDE = re.compile(r"[^A-Za-z0-9@_-]")
 _MASK = re.compile(r"[0-9]+(?:,[0-9]+)*")
 _WINDOWS_NAME_LENGTH = 15  # NetBIOS
 _MOST_WEIGHT = 65535
@@ -113,3 +114,13 @@ def host_name(name: str, kind: str) -> str:
 def fresh_file_system(image: ImageRef) -> str:
     """What a new ephemeral disk is made as; "" leaves it blank, for a guest that formats disks itself."""
     return "ext3" if os_type(image) == LINUX else ""
+
+
+def has_agent(image: ImageRef) -> bool:
+    """Whether the image says that a guest agent is inside, which is then asked to configure the guest."""
+    return is_yes(image.properties.get("xenapi_use_agent", ""))
+
+
+def metadata_key(key: str) -> str:
+    """A metadata item's name as xenstore can hold it."""
+    return _KEY_OUTSIDE.sub("_", key)

@@ -9,6 +9,7 @@ from typing import Any
 from xenapi_host.driver.dom0 import PLUGIN as DISK_PLUGIN
 from xenapi_host.driver.images import PLUGIN
 from xenapi_host.facts import GIB
+from xenapi_host.light_dom0 import LightGuests, give_dom0
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.engine import Call
 from xenapi_host.simulator.failure import Failure
@@ -16,8 +17,9 @@ from xenapi_host.simulator.light import LightPool
 from xenapi_host.simulator.storage import NoRoom
 
 
-def give_images(pool: LightPool, *, virtual_size: int = GIB) -> None:
-    """Let every image exist, with one disk of `virtual_size` bytes, and every upload be taken."""
+def give_images(pool: LightPool, *, virtual_size: int = GIB) -> LightGuests:
+    """Let every image exist, with one disk of `virtual_size` bytes, every upload be taken, and the other plugins be
+    there; what guests are told is in the answer."""
 
     def download(call: Call, host: Row, args: dict[str, str]) -> str:
         params = json.loads(args["params"])
@@ -44,6 +46,7 @@ def give_images(pool: LightPool, *, virtual_size: int = GIB) -> None:
     pool.twin(PLUGIN, "download", download)
     pool.twin(PLUGIN, "upload", upload)
     _give_disk_work(pool)
+    return give_dom0(pool)
 
 
 def _give_disk_work(pool: LightPool) -> None:

@@ -3,7 +3,6 @@ before; gives back a BuildPlan or raises Permanent for what no host of this kind
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,6 @@ from xenapi_host import guests, tags
 from xenapi_host.config_drive import config_drive
 from xenapi_host.facts import GIB, MIB, HostFacts
 
-_KEY_OUTSIDE = re.compile(r"[^A-Za-z0-9@_-]")
 _BUILT_FROM = ("vhd", "raw")
 _NO_SPECIAL_FILES = ("kernel_id", "ramdisk_id")
 
@@ -203,7 +201,7 @@ def _vm_record(
         "blocked_operations": {},
         "ha_always_run": False,
         "ha_restart_priority": "",
-        "xenstore_data": _xenstore_data(spec),
+        "xenstore_data": _xenstore_data(spec, server),
         "tags": [],
         "other_config": {
             tags.SERVER: id_text(server),
@@ -216,7 +214,7 @@ def _vm_record(
     }
 
 
-def _xenstore_data(spec: BuildSpec) -> dict[str, str]:
+def _xenstore_data(spec: BuildSpec, server: bytes) -> dict[str, str]:
     """What the guest finds in xenstore at its first boot; only vm-data/* is passed on to it."""
     data = {
         "vm-data/allowvssprovider": "false",
@@ -224,6 +222,10 @@ def _xenstore_data(spec: BuildSpec) -> dict[str, str]:
     }
     if spec.auto_disk_config or "auto_disk_config" in spec.image.properties:
         data["vm-data/auto-disk-config"] = str(spec.auto_disk_config)
+    if guests.has_agent(spec.image):
+        mac = tags.mac(server, 0)
+        interface = {"label": "net0", "mac": mac, "ips": [], "ip6s": [], "routes": [], "dns": []}
+        data[f"vm-data/networking/{mac.replace(':', '').upper()}"] = json.dumps(interface, sort_keys=True)
     for key, value in spec.metadata.items():
-        data[f"vm-data/user-metadata/{_KEY_OUTSIDE.sub('_', key)}"] = json.dumps(value)
+        data[f"vm-data/user-metadata/{guests.metadata_key(key)}"] = json.dumps(value)
     return data

@@ -36,7 +36,13 @@ DECIDING = (
 # A module of these decides too, unless it works on hosts: then it is a job's.
 ROLES = ("compute_cell",)
 # The simulated pools, and the images of the light ones.
-SIMULATOR_SIDE = ("xenapi_host.simulator", "xenapi_host.simulated", "xenapi_host.light_images", "xenapi_host.cli")
+SIMULATOR_SIDE = (
+    "xenapi_host.simulator",
+    "xenapi_host.simulated",
+    "xenapi_host.light_images",
+    "xenapi_host.light_dom0",
+    "xenapi_host.cli",
+)
 HANDS = ("xenapi_host.driver", "xenapi_host.session")
 
 THE_WORLD = frozenset(

@@ -80,7 +80,7 @@ class House:
 
     def __init__(self, *, hosts: int = 2, shape: HostShape | None = None) -> None:
         self.pool = LightPool(hosts=hosts, shape=shape or HostShape(cpu_objects=False), seed=1)
-        give_images(self.pool, virtual_size=GIB)
+        self.guests = give_images(self.pool, virtual_size=GIB)
         self.session = self.connect()
 
     def connect(self, door: FaultyDoor | None = None) -> Session:

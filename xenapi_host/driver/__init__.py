@@ -6,37 +6,72 @@ seconds, hosts and VMs uuids. All raise Temporary (call again after `retry_after
 tenant may read; those that take a journal also raise what journal.check() and journal.put() do.
 """
 
+from xenapi_host.driver.agent import (
+    Wishes,
+    activate_system,
+    agent_version,
+    first_boot,
+    inject_file,
+    reset_network,
+    set_password,
+    update_agent,
+)
 from xenapi_host.driver.build import Prepared, RunningFacts, prepare_build, start_build
+from xenapi_host.driver.console import console_log, console_url
 from xenapi_host.driver.destroy import destroy
+from xenapi_host.driver.diagnostics import Diagnostics, diagnostics
+from xenapi_host.driver.evacuate import evacuate
 from xenapi_host.driver.measure import VmState, find, measure, power_states
 from xenapi_host.driver.migrate import migrate, migrate_to_pool
+from xenapi_host.driver.plugins import plugins_wrong
 from xenapi_host.driver.power import pause, reboot, resume, start, stop, suspend, unpause
 from xenapi_host.driver.rebuild import rebuild
 from xenapi_host.driver.rescue import rescue, unrescue
 from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_resize
 from xenapi_host.driver.snapshot import Uploaded, snapshot
+from xenapi_host.driver.watch import Foreign, Looked, look
+from xenapi_host.driver.xenstore import put_metadata, put_network, read_live, write_live
 
 __all__ = [
+    "Diagnostics",
+    "Foreign",
+    "Looked",
     "Prepared",
     "Resized",
     "RunningFacts",
     "Uploaded",
     "VmState",
+    "Wishes",
+    "activate_system",
+    "agent_version",
     "confirm_resize",
+    "console_log",
+    "console_url",
     "destroy",
+    "diagnostics",
+    "evacuate",
     "find",
+    "first_boot",
+    "inject_file",
+    "look",
     "measure",
     "migrate",
     "migrate_to_pool",
     "pause",
+    "plugins_wrong",
     "power_states",
     "prepare_build",
+    "put_metadata",
+    "put_network",
+    "read_live",
     "reboot",
     "rebuild",
     "rescue",
+    "reset_network",
     "resize",
     "resume",
     "revert_resize",
+    "set_password",
     "snapshot",
     "start",
     "start_build",
@@ -44,4 +79,6 @@ __all__ = [
     "suspend",
     "unpause",
     "unrescue",
+    "update_agent",
+    "write_live",
 ]

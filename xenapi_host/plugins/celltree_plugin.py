@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 import xmlrpc.client
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 Params = Dict[str, Any]
 
@@ -22,7 +22,7 @@ class PermanentError(Exception):
     """The same call would fail again; the text names the remedy."""
 
 
-def dispatch(functions: Dict[str, Callable[[Params], Any]], argv: Optional[List[str]] = None) -> None:
+def dispatch(functions: Mapping[str, Callable[[Params], Any]], argv: Optional[List[str]] = None) -> None:
     """Answer the call in argv[1] with one of `functions`; prints exactly one methodResponse."""
     # XAPI ends a plugin by SIGTERM; as an exception it lets `finally` clear the staging folder.
     signal.signal(signal.SIGTERM, _leave)
@@ -34,7 +34,7 @@ def dispatch(functions: Dict[str, Callable[[Params], Any]], argv: Optional[List[
     sys.stdout.flush()
 
 
-def _answer(functions: Dict[str, Callable[[Params], Any]], name: str, call: Any) -> str:
+def _answer(functions: Mapping[str, Callable[[Params], Any]], name: str, call: Any) -> str:
     if name not in functions:
         return _failure(["UNKNOWN_XENAPI_PLUGIN_FUNCTION", name])
     try:

@@ -18,8 +18,10 @@ def _options(given: list[str]) -> tuple[set[str], list[str]]:
     options: set[str] = set()
     place = 0
     while place < len(given) and given[place].startswith("-") and given[place] != "-":
-        options.add(given[place])
         place += 1
+        if given[place - 1] == "--":
+            break
+        options.add(given[place - 1])
     return options, given[place:]
 
 
