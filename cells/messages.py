@@ -170,12 +170,43 @@ class SnapshotServer:
     sealed: bytes = b""
 
 
+@record("server.rebuild", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildServer:
+    """Make the server anew from this image, with its id, flavor and addresses. Empty name and metadata None: as they
+    are. `sealed` as in model.BuildSpec."""
+
+    image: ImageRef
+    name: str = ""
+    metadata: dict[str, str] | None = None
+    auto_disk_config: bool = False
+    sealed: bytes = b""
+
+
+@record("server.rescue", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RescueServer:
+    """Run a VM of this image in the server's place, with the server's disk as its second. `sealed` as in
+    model.BuildSpec."""
+
+    image: ImageRef
+    sealed: bytes = b""
+
+
+@record("server.unrescue", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnrescueServer:
+    """Remove the rescue VM and start the server again."""
+
+
 @record("server.resize", direction=Direction.DOWN, acknowledged=True, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeServer:
-    """Give the server this flavor, on any host of the leaf; then wait for confirm or revert."""
+    """Give the server this flavor, on any host of the leaf; then wait for confirm or revert. `auto_disk_config`: as in
+    model.BuildSpec, from now on; None leaves it as it is."""
 
     flavor: Flavor
+    auto_disk_config: bool | None = None
 
 
 @record("server.confirm_resize", direction=Direction.DOWN, acknowledged=True, of_server=True)
@@ -203,7 +234,7 @@ class LiveMigrateServer:
 @record("server.migrate", direction=Direction.DOWN, acknowledged=True, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateServer:
-    """Make the server anew, as it is, on another host of its pool; then wait for confirm or revert, as after a resize."""
+    """Make the server anew, as it is, on another host of its pool, then wait for confirm or revert as a resize does."""
 
     host: str = ""
 
