@@ -48,6 +48,9 @@ ALLOWED: dict[str, Rule] = {
     "server.unpause": Rule(name="unpause", states=(VmState.PAUSED,)),
     "server.suspend": Rule(name="suspend", states=(VmState.ACTIVE,)),
     "server.resume": Rule(name="resume", states=(VmState.SUSPENDED,)),
+    "server.rebuild": Rule(name="rebuild", states=(VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)),
+    "server.rescue": Rule(name="rescue", states=(VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)),
+    "server.unrescue": Rule(name="unrescue", states=(VmState.RESCUED,)),
     "metadata": Rule(name="metadata", states=_AT_REST, tasks=("*",)),
 }
 

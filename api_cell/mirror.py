@@ -53,6 +53,7 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
     decision = Decision(save=(story,), seen=(seen,), notes=(_words(body),))
     if gone_there:
         return decision + Decision(save=(saved(_removed(after, now), now),))
+    after = _rebuild_over(row, after, body)
     if body.failed is not None and body.failed[0] > row.finished:
         decision += _failed(here, row, body.failed, received, now)
     after, usage = _resize_over(view, after)
@@ -62,7 +63,8 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
 def _words(body: InstanceReport) -> str:
     state = body.state
     task = f" ({state.task_state})" if state.task_state else ""
-    return f"{state.vm_state}{task} on {state.host or 'no host'}, version {body.version}"
+    note = f"; {state.note}" if state.note else ""
+    return f"{state.vm_state}{task} on {state.host or 'no host'}, version {body.version}{note}"
 
 
 def _removed(row: ServerRow, now: Instant) -> ServerRow:
@@ -75,6 +77,22 @@ def _removed(row: ServerRow, now: Instant) -> ServerRow:
         fault="The server was removed from its host without being asked for.",
         fault_at=now,
     )
+
+
+def _rebuild_over(row: ServerRow, after: ServerRow, body: InstanceReport) -> ServerRow:
+    """A rebuild that is over, one way or the other: the server is what was asked, or what it was before."""
+    wish = next((wish for wish in row.intents if wish.action == "server.rebuild"), None)
+    if after.before_rebuild is None or wish is None or wish.number > body.number:
+        return after
+    if body.failed is not None and body.failed[0] == wish.number:
+        return as_before_rebuild(after)
+    return replace(after, before_rebuild=None)
+
+
+def as_before_rebuild(row: ServerRow) -> ServerRow:
+    """The server as it was asked to be before a rebuild that failed."""
+    before = row.before_rebuild
+    return row if before is None else replace(row, spec=before, name=before.name, before_rebuild=None)
 
 
 def _resize_over(view: View, row: ServerRow) -> tuple[ServerRow, tuple[object, ...]]:

@@ -54,7 +54,8 @@ class ServerRow:
     """A server of this API cell. `number` is the last number given to a wish; `finished` the last one that is over.
     `status`, `vm_state`, `task_state`, `image` and `flavor` (ids) are kept as shown, for filters, by
     api_cell.status.settle. `updated` never goes back. `resize_to` is the flavor of a resize that is neither confirmed
-    nor reverted: its room is charged to the quota too."""
+    nor reverted: its room is charged to the quota too. `before_rebuild` is what `spec` was before a rebuild that is not
+    over: it comes back when that fails."""
 
     id: Id
     project: str
@@ -87,6 +88,7 @@ class ServerRow:
     flavor: str = ""
     tags: tuple[str, ...] = ()
     resize_to: Flavor | None = None
+    before_rebuild: BuildSpec | None = None
 
 
 @row("servers_gone", key=("id",), indexes=(("project", "updated", "id"), ("updated",)))

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from api_cell.here import Here, gone, saved
-from api_cell.mirror import give_up_image
+from api_cell.mirror import as_before_rebuild, give_up_image
 from api_cell.placing import Market, place
 from api_cell.rows import Phase, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision
-from cells.messages import REGISTRY, DeleteServer, Expired, Intent, SnapshotServer
+from cells.messages import REGISTRY, DeleteServer, Expired, Intent, RebuildServer, RescueServer, SnapshotServer
 from cells.names import NEVER, SECOND, Instant
 from cells.ports import View
 from cells.record import Received
@@ -31,6 +31,8 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
         return Decision(wake=(here.wake(now + SECOND // 2, body, row, received),))
     if isinstance(command, SnapshotServer):
         command = replace(command, sealed=here.sealed(row.leaf, command.image.id, True))
+    elif isinstance(command, RebuildServer | RescueServer):
+        command = replace(command, sealed=here.sealed(row.leaf, command.image.id, False))
     record = here.record(
         row.leaf, command, row, number=body.number, deadline=now + here.command_time * SECOND, asked=received
     )
@@ -78,4 +80,6 @@ def _not_now(here: Here, row: ServerRow, number: int, reason: str, now: Instant)
 
 def _without(row: ServerRow, number: int) -> ServerRow:
     left = tuple(wish for wish in row.intents if wish.number != number)
-    return replace(row, finished=max(row.finished, number), intents=left)
+    after = replace(row, finished=max(row.finished, number), intents=left)
+    rebuild = next((wish for wish in row.intents if wish.number == number and wish.action == "server.rebuild"), None)
+    return after if rebuild is None else as_before_rebuild(after)

@@ -4,15 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cells.codec import pack
+from cells.codec import pack, unpack
 from cells.decision import Decision, Job, Wake
-from cells.messages import InstanceReport
+from cells.messages import InstanceReport, JobEnded
 from cells.model import Fault, Flavor, InstanceState
 from cells.names import NEVER, CellName, Instant
 from cells.ports import View
 from cells.record import Record
 from compute_cell import hosts
 from compute_cell.rows import GroupRow, HostRow, InstanceRow
+from compute_cell.tasks import Outcome
 
 NO_JOB = bytes(16)
 
@@ -76,6 +77,14 @@ class Here:
 
 def fault(message: str, now: Instant, code: int = 500) -> Fault:
     return Fault(code=code, message=message[:255], at=now)
+
+
+def told(state: InstanceState, end: JobEnded) -> InstanceState:
+    """The state with what a job that makes a VM has found out."""
+    outcome: Outcome | None = unpack(Outcome | None, end.result) if end.result else None
+    if outcome is None:
+        return state
+    return replace(state, note=outcome.note, power_state=outcome.power_state or state.power_state)
 
 
 def quiet(state: InstanceState) -> InstanceState:

@@ -31,7 +31,7 @@ from cells.ports import View
 from cells.record import Received, Record
 from cells.rows import CounterRow, SettingRow, StoryRow
 from compute_cell import hosts
-from compute_cell.answers import NO_JOB, Here, fault, released
+from compute_cell.answers import NO_JOB, Here, fault, released, told
 from compute_cell.rows import GroupRow, HostRow, InstanceRow, Phase
 from compute_cell.tasks import DestroyTask, PrepareTask, StartTask
 
@@ -249,7 +249,7 @@ def forget(here: Here, view: View, received: Received, body: Forget, now: Instan
 
 def prepared(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
     # The secret for the image has served.
-    idle = replace(instance, job=NO_JOB, spec=replace(instance.spec, sealed=b""))
+    idle = replace(instance, job=NO_JOB, spec=replace(instance.spec, sealed=b""), state=told(instance.state, end))
     if instance.phase is Phase.UNDOING:
         return _destroy(here, idle, now)
     if end.error:

@@ -31,8 +31,10 @@ def as_it_was(view: View, instance: InstanceRow) -> Done:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """`begin` raises Refusal when it cannot be done; `done` gives the instance after success and rows to save with it;
-    `failed` the same after a failure."""
+    `failed` the same after a failure. `tells`: its job gives a tasks.Outcome, put into the
+    state before `done`."""
 
     begin: Callable[[Here, View, InstanceRow, Any, str], Begun]
     done: Callable[[View, InstanceRow, Instant], Done]
     failed: Callable[[View, InstanceRow], Done] = as_it_was
+    tells: bool = False

@@ -18,6 +18,8 @@ from cells.messages import (
     MigrateServer,
     PauseServer,
     RebootServer,
+    RebuildServer,
+    RescueServer,
     ResizeServer,
     ResumeServer,
     RevertResize,
@@ -27,19 +29,21 @@ from cells.messages import (
     StopServer,
     SuspendServer,
     UnpauseServer,
+    UnrescueServer,
 )
 from cells.model import PowerState, VmState
 from cells.names import Instant
 from cells.ports import View
 from cells.record import Received
-from compute_cell import moves, resize
-from compute_cell.answers import NO_JOB, Here, fault
+from compute_cell import moves, remake, resize
+from compute_cell.answers import NO_JOB, Here, fault, told
 from compute_cell.build import never_ran, undone_while_busy
 from compute_cell.command import Begun, Command, Done
 from compute_cell.rows import InstanceRow, Phase, QueuedCommand
-from compute_cell.tasks import PowerTask, RevertTask, SnapshotTask
+from compute_cell.tasks import PowerTask, RevertTask, SnapshotTask, UnrescueTask
 
 UNDO_RESIZE = "server.undo_resize"
+UNDO_RESCUE = "server.undo_rescue"
 
 
 def take(here: Here, view: View, received: Received, now: Instant) -> Decision:
@@ -98,12 +102,21 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         # Which copy is whole is for people to find out: both keep their room, and a delete removes both.
         broken = replace(idle.state, vm_state=VmState.ERROR, fault=fault(end.error, now))
         return _over(here, view, replace(idle, state=broken), end.error, now)
+    if end.error and not end.permanent and isinstance(record.body, RescueServer) and end.kind != UNDO_RESCUE:
+        # The driver left off half way: the server is brought back before the command is over.
+        job = here.job(UNDO_RESCUE, idle, UnrescueTask(pool=idle.pool, host=idle.host), record.request)
+        return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"rescue given up: {end.error}",))
+    if end.kind == UNDO_RESCUE and not end.error:
+        end = replace(end, error="the host could not finish the rescue in time; the server runs as before")
+        idle = replace(idle, state=replace(idle.state, vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING))
     if end.error and not end.permanent and isinstance(record.body, LiveMigrateServer):
         # Where it is, watching finds out; until then it has room on both hosts.
         return _over(here, view, idle, end.error, now)
     if end.error:
         after, rows = command.failed(view, idle)
         return Decision(save=rows) + _over(here, view, after, end.error, now)
+    if command.tells:
+        idle = replace(idle, state=told(idle.state, end))
     after, rows = command.done(view, idle, now)
     return Decision(save=rows) + _over(here, view, after, "", now)
 
@@ -166,13 +179,14 @@ COMMANDS: dict[type, Command] = {
     RebootServer: Command(begin=_power("reboot", "rebooting"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     PauseServer: Command(begin=_power("pause", "pausing"), done=_state(VmState.PAUSED, PowerState.PAUSED)),
     UnpauseServer: Command(begin=_power("unpause", "unpausing"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
-    SuspendServer: Command(
-        begin=_power("suspend", "suspending"), done=_state(VmState.SUSPENDED, PowerState.SUSPENDED)
-    ),
+    SuspendServer: Command(begin=_power("suspend", "suspending"), done=_state(VmState.SUSPENDED, PowerState.SUSPENDED)),
     ResumeServer: Command(begin=_power("resume", "resuming"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     SnapshotServer: Command(begin=_snapshot, done=_unchanged),
-    ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed),
-    MigrateServer: Command(begin=resize.begin_migrate, done=resize.done, failed=resize.failed),
+    RebuildServer: Command(begin=remake.begin_rebuild, done=remake.rebuilt, tells=True),
+    RescueServer: Command(begin=remake.begin_rescue, done=remake.rescued),
+    UnrescueServer: Command(begin=remake.begin_unrescue, done=remake.unrescued),
+    ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed, tells=True),
+    MigrateServer: Command(begin=resize.begin_migrate, done=resize.done, failed=resize.failed, tells=True),
     LiveMigrateServer: Command(begin=moves.begin, done=moves.done, failed=moves.failed),
     ConfirmResize: Command(begin=resize.begin_confirm, done=resize.confirmed),
     RevertResize: Command(begin=resize.begin_revert, done=resize.reverted),

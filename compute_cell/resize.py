@@ -21,6 +21,8 @@ from compute_cell.tasks import ConfirmTask, ResizeTask, RevertTask
 
 def begin(here: Here, view: View, instance: InstanceRow, body: ResizeServer, request: str) -> Begun:
     """Claim room for the new flavor, on another host if one has it."""
+    if body.auto_disk_config is not None:
+        instance = replace(instance, spec=replace(instance.spec, auto_disk_config=body.auto_disk_config))
     return _begin(here, view, instance, body.flavor, _same_pool(view, instance.pool), request)
 
 

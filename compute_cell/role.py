@@ -32,6 +32,8 @@ from cells.messages import (
     MigrateServer,
     PauseServer,
     RebootServer,
+    RebuildServer,
+    RescueServer,
     ResizeServer,
     ResumeServer,
     RevertResize,
@@ -42,6 +44,7 @@ from cells.messages import (
     SuspendServer,
     Tick,
     UnpauseServer,
+    UnrescueServer,
 )
 from cells.model import CellRecord, CellState, Generation
 from cells.names import SECOND, CellName, Instant
@@ -132,6 +135,9 @@ class ComputeRole:
             SuspendServer: take,
             ResumeServer: take,
             SnapshotServer: take,
+            RebuildServer: take,
+            RescueServer: take,
+            UnrescueServer: take,
             ResizeServer: take,
             MigrateServer: take,
             LiveMigrateServer: take,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cells.model import BuildSpec, ImageRef
+from cells.model import BuildSpec, ImageRef, PowerState
 from xenapi_host.facts import HostFacts
 
 
@@ -70,6 +70,35 @@ class ResizeTask:
     number: int
     spec: BuildSpec
     on: HostFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemakeTask:
+    """Rebuild the server as `spec` says, or run a rescue VM of its image; on the server's host. `number`: the
+    command's, which names the new VM's disks."""
+
+    pool: str
+    attempt: int
+    number: int
+    spec: BuildSpec
+    on: HostFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnrescueTask:
+    """Remove the rescue VM, start the server on its host (a uuid)."""
+
+    pool: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a job that makes a VM found out: the power state it ends in (None: as expected), and what the tenant
+    should know."""
+
+    power_state: PowerState | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

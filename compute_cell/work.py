@@ -24,16 +24,19 @@ from compute_cell.tasks import (
     MeasuredHost,
     MeasureTask,
     MoveTask,
+    Outcome,
     PowerTask,
     PrepareTask,
+    RemakeTask,
     ResizeTask,
     RevertTask,
     SnapshotTask,
     StartTask,
+    UnrescueTask,
 )
 from xenapi_host import driver
 from xenapi_host.facts import GIB, HostFacts, PoolFacts
-from xenapi_host.plan import plan_build
+from xenapi_host.plan import plan_build, plan_rescue
 from xenapi_host.session import Session
 
 
@@ -93,6 +96,10 @@ class Work:
             "build.destroy": (DestroyTask, self._destroy),
             "server.power": (PowerTask, self._power),
             "server.snapshot": (SnapshotTask, self._snapshot),
+            "server.rebuild": (RemakeTask, self._rebuild),
+            "server.rescue": (RemakeTask, self._rescue),
+            "server.unrescue": (UnrescueTask, self._unrescue),
+            "server.undo_rescue": (UnrescueTask, self._unrescue),
             "server.resize": (ResizeTask, self._resize),
             "server.confirm_resize": (ConfirmTask, self._confirm),
             "server.revert_resize": (RevertTask, self._revert),
@@ -107,11 +114,11 @@ class Work:
         shape, act = self._kinds[job.kind]
         return act(job, codec.unpack(shape, job.body), journal)
 
-    def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> str:
+    def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> Outcome:
         plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on)
         headers = self._headers(task.spec.sealed)
         session = self._session(task.pool, journal)
-        return driver.prepare_build(session, plan, journal, headers=headers).vm_uuid
+        return Outcome(note=driver.prepare_build(session, plan, journal, headers=headers).note)
 
     def _start(self, job: Job, task: StartTask, journal: Journal) -> str:
         return driver.start_build(self._session(task.pool, journal), job.server, task.attempt, task.host).vm_uuid
@@ -146,10 +153,25 @@ class Work:
         session = self._session(task.pool, journal)
         driver.snapshot(session, job.server, task.image, journal, headers=self._headers(task.sealed))
 
-    def _resize(self, job: Job, task: ResizeTask, journal: Journal) -> str:
+    def _rebuild(self, job: Job, task: RemakeTask, journal: Journal) -> Outcome:
+        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
+        session = self._pools.session(task.pool)
+        made = driver.rebuild(session, plan, journal, headers=self._headers(task.spec.sealed))
+        return Outcome(power_state=made.power_state, note=made.note)
+
+    def _rescue(self, job: Job, task: RemakeTask, journal: Journal) -> None:
+        plan = plan_rescue(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
+        session, headers = self._pools.session(task.pool), self._headers(task.spec.sealed)
+        driver.rescue(session, plan, journal, headers=headers, clean_seconds=self._clean_seconds)
+
+    def _unrescue(self, job: Job, task: UnrescueTask, journal: Journal) -> None:
+        driver.unrescue(self._pools.session(task.pool), job.server, task.host)
+
+    def _resize(self, job: Job, task: ResizeTask, journal: Journal) -> Outcome:
         plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
         session = self._session(task.pool, journal)
-        return driver.resize(session, plan, journal, clean_seconds=self._clean_seconds).vm_uuid
+        made = driver.resize(session, plan, journal, clean_seconds=self._clean_seconds)
+        return Outcome(power_state=made.power_state, note=made.note)
 
     def _confirm(self, job: Job, task: ConfirmTask, journal: Journal) -> None:
         driver.confirm_resize(self._session(task.pool, journal), job.server)

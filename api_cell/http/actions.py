@@ -1,10 +1,10 @@
 """POST /servers/{id}/action, one function an action, and /os-instance-actions."""
 
-from api_cell.errors import Invalid, NotFound, NotServed
+from api_cell.errors import Forbidden, Invalid, NotFound, NotServed
 from api_cell.http import views
 from api_cell.http.call import Answer, Call
 from api_cell.http.paging import page_size
-from api_cell.http.servers import asking, server_id
+from api_cell.http.servers import asking, disk_config, server_id, view_of
 from api_cell.service import actions, servers, story
 
 ACCEPTED = Answer(code=202)
@@ -48,9 +48,55 @@ def resume(call: Call) -> Answer:
 
 def resize(call: Call) -> Answer:
     wish = call.body["resize"]
-    if wish.get("OS-DCF:diskConfig") == "AUTO":
-        raise Invalid("resize.OS-DCF:diskConfig: AUTO is not supported; use MANUAL, or leave it out")
-    actions.resize(call.api, asking(call), wish["flavorRef"].rpartition("/")[2])
+    actions.resize(call.api, asking(call), wish["flavorRef"].rpartition("/")[2], disk_config(wish))
+    return ACCEPTED
+
+
+_NOT_REBUILT = {
+    "adminPass": "give a key_name at creation instead",
+    "personality": "put the files into the image",
+    "user_data": "put what it should do into the image",
+    "key_name": "it stays as it is",
+    "preserve_ephemeral": "ephemeral disks are made anew",
+    "accessIPv4": "leave it out; addresses are the network's business",
+    "accessIPv6": "leave it out; addresses are the network's business",
+}
+
+
+def rebuild(call: Call) -> Answer:
+    wish = call.body["rebuild"]
+    for name, remedy in _NOT_REBUILT.items():
+        if wish.get(name):
+            raise Invalid(f"rebuild.{name}: is not supported; {remedy}")
+    metadata = wish.get("metadata")
+    if metadata is not None and len(metadata) > call.api.settings.most_metadata:
+        raise Forbidden(
+            f"rebuild.metadata: {len(metadata)} items are over the limit of {call.api.settings.most_metadata}"
+        )
+    wanted = actions.Rebuild(
+        image=wish["imageRef"].rstrip("/").rpartition("/")[2],
+        name=wish.get("name"),
+        description=(wish["description"] or "") if "description" in wish else None,
+        metadata=metadata,
+        auto_disk_config=disk_config(wish),
+    )
+    row = actions.rebuild(call.api, asking(call), wanted)
+    view = views.updated_server(view_of(call, row))
+    here = call.path.removesuffix("/action")
+    return Answer(code=202, body={"server": view}, headers={"Location": f"{call.base}{here}"})
+
+
+def rescue(call: Call) -> Answer:
+    wish = call.body["rescue"] or {}
+    if wish.get("adminPass"):
+        raise Invalid("rescue.adminPass: is not supported; the rescue image has a password or key of its own")
+    actions.rescue(call.api, asking(call), wish.get("rescue_image_ref", "").rpartition("/")[2])
+    # Clients read the field. It is empty, because nobody sets a password in the rescue image.
+    return Answer(code=200, body={"adminPass": ""})
+
+
+def unrescue(call: Call) -> Answer:
+    actions.unrescue(call.api, asking(call))
     return ACCEPTED
 
 
@@ -116,9 +162,6 @@ def not_served(call: Call) -> Answer:
 
 NOT_SERVED = (
     "changePassword",
-    "rebuild",
-    "rescue",
-    "unrescue",
     "createBackup",
     "shelve",
     "unshelve",

@@ -54,6 +54,9 @@ ROUTES: tuple[Route, ...] = (
     Route(method="POST", path=_ACTION, action="unpause", handler=actions.unpause, schema=schemas.UNPAUSE),
     Route(method="POST", path=_ACTION, action="suspend", handler=actions.suspend, schema=schemas.SUSPEND),
     Route(method="POST", path=_ACTION, action="resume", handler=actions.resume, schema=schemas.RESUME),
+    Route(method="POST", path=_ACTION, action="rebuild", handler=actions.rebuild, schema=schemas.rebuild),
+    Route(method="POST", path=_ACTION, action="rescue", handler=actions.rescue, schema=schemas.RESCUE),
+    Route(method="POST", path=_ACTION, action="unrescue", handler=actions.unrescue, schema=schemas.UNRESCUE),
     Route(method="POST", path=_ACTION, action="resize", handler=actions.resize, schema=schemas.RESIZE),
     Route(
         method="POST",

@@ -129,6 +129,35 @@ RESIZE = action(
     "resize",
     whole({"flavorRef": REFERENCE, "OS-DCF:diskConfig": {"enum": ["AUTO", "MANUAL"]}}, required=("flavorRef",)),
 )
+
+
+@cache
+def rebuild(version: int) -> Schema:
+    """POST /servers/{id}/action, rebuild."""
+    fields: dict[str, Any] = {
+        "imageRef": REFERENCE,
+        "name": NAME,
+        "metadata": METADATA,
+        "adminPass": TEXT,
+        "accessIPv4": TEXT,
+        "accessIPv6": TEXT,
+        "preserve_ephemeral": TRUTH,
+        "OS-DCF:diskConfig": {"enum": ["AUTO", "MANUAL"]},
+    }
+    if version >= 19:
+        fields["description"] = LONG_TEXT
+    if version >= 54:
+        fields["key_name"] = {"oneOf": [NAME, {"type": "null"}]}
+    if version >= 57:
+        fields["user_data"] = {"type": ["string", "null"], "maxLength": 65535}
+    else:
+        fields["personality"] = {"type": "array", "maxItems": 64}
+    return action("rebuild", whole(fields, required=("imageRef",)))
+
+
+_RESCUE: Schema = whole({"adminPass": TEXT, "rescue_image_ref": REFERENCE})
+RESCUE = action("rescue", {"oneOf": [NULL, _RESCUE]})
+UNRESCUE = action("unrescue", NULL)
 CONFIRM_RESIZE = action("confirmResize", NULL)
 REVERT_RESIZE = action("revertResize", NULL)
 _HOST: Schema = {"type": ["string", "null"], "maxLength": 255}

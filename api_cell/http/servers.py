@@ -51,7 +51,7 @@ def create(call: Call) -> Answer:
     view = {
         "id": server,
         "links": views.links(call.base, f"servers/{server}"),
-        "OS-DCF:diskConfig": "MANUAL",
+        "OS-DCF:diskConfig": "AUTO" if made[0].spec.auto_disk_config else "MANUAL",
         "security_groups": [{"name": "default"}],
     }
     return Answer(code=202, body={"server": view}, headers={"Location": f"{call.base}/v2.1/servers/{server}"})
@@ -72,8 +72,6 @@ def _new_server(call: Call, body: dict[str, Any]) -> NewServer:
     for name, remedy in _NOT_DONE.items():
         if body.get(name):
             raise Invalid(f"server.{name}: is not supported; {remedy}")
-    if body.get("OS-DCF:diskConfig") == "AUTO":
-        raise Invalid("server.OS-DCF:diskConfig: AUTO is not supported; use MANUAL, or leave it out")
     if any(group.get("name") != "default" for group in body.get("security_groups", [])):
         raise Invalid("server.security_groups: there are none but 'default'; leave it out")
     networks = body.get("networks", [])
@@ -103,6 +101,7 @@ def _new_server(call: Call, body: dict[str, Any]) -> NewServer:
         zone=_zone(call, body.get("availability_zone", "")),
         key_name=body.get("key_name", ""),
         config_drive=body.get("config_drive") in _TRUE,
+        auto_disk_config=disk_config(body),
         description=body.get("description") or "",
         tags=tuple(dict.fromkeys(body.get("tags", []))),
         least=least,
@@ -329,7 +328,7 @@ def _escaped(char: str) -> str:
 
 def show(call: Call) -> Answer:
     row = servers.show(call.api, call.caller, server_id(call))
-    return Answer(body={"server": _view(call, row)})
+    return Answer(body={"server": view_of(call, row)})
 
 
 def update(call: Call) -> Answer:
@@ -337,14 +336,25 @@ def update(call: Call) -> Answer:
     for name in ("accessIPv4", "accessIPv6"):
         if body.get(name):
             raise Invalid(f"server.{name}: is not supported; {_NOT_DONE[name]}")
-    if body.get("OS-DCF:diskConfig") == "AUTO":
-        raise Invalid("server.OS-DCF:diskConfig: AUTO is not supported; use MANUAL, or leave it out")
     description = (body["description"] or "") if "description" in body else None
-    row = servers.update(call.api, call.caller, server_id(call), name=body.get("name"), description=description)
-    return Answer(body={"server": views.updated_server(_view(call, row))})
+    row = servers.update(
+        call.api,
+        call.caller,
+        server_id(call),
+        name=body.get("name"),
+        description=description,
+        auto_disk_config=disk_config(body),
+    )
+    return Answer(body={"server": views.updated_server(view_of(call, row))})
 
 
-def _view(call: Call, row: ServerRow) -> dict[str, Any]:
+def disk_config(body: dict[str, Any]) -> bool | None:
+    """Whether the disk shall follow the flavor, where the body says."""
+    said = body.get("OS-DCF:diskConfig")
+    return None if said is None else said == "AUTO"
+
+
+def view_of(call: Call, row: ServerRow) -> dict[str, Any]:
     return views.server(row, call.caller, call.version, call.base, call.api.settings.default_zone)
 
 

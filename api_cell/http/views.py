@@ -61,7 +61,7 @@ def server(row: ServerRow, caller: Caller, version: int, base: str, zone: str) -
         "accessIPv4": "",
         "accessIPv6": "",
         "links": links(base, f"servers/{identity}"),
-        "OS-DCF:diskConfig": "MANUAL",
+        "OS-DCF:diskConfig": "AUTO" if row.spec.auto_disk_config else "MANUAL",
         "OS-EXT-AZ:availability_zone": row.spec.zone or (zone if host else ""),
         "config_drive": "True" if row.spec.config_drive else "",
         "key_name": row.spec.key_name or None,

@@ -10,7 +10,7 @@ from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
-from api_cell.service.servers import get
+from api_cell.service.servers import asks_auto_disk_config, get, refuse_small, usable_image
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import flavor_of, settle
 from cells.errors import AmbiguousCommit, CelltreeError
@@ -22,6 +22,8 @@ from cells.messages import (
     MigrateServer,
     PauseServer,
     RebootServer,
+    RebuildServer,
+    RescueServer,
     ResizeServer,
     ResumeServer,
     RevertResize,
@@ -30,6 +32,7 @@ from cells.messages import (
     StopServer,
     SuspendServer,
     UnpauseServer,
+    UnrescueServer,
     kind_of,
 )
 from cells.model import Flavor
@@ -96,17 +99,65 @@ def revert_resize(api: Api, asking: Asking) -> None:
     _plain(api, asking, "revertResize", RevertResize())
 
 
-def resize(api: Api, asking: Asking, flavor_id: str) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuild:
+    """What a rebuild asks: None leaves things as they are."""
+
+    image: str
+    name: str | None = None
+    description: str | None = None
+    metadata: dict[str, str] | None = None
+    auto_disk_config: bool | None = None
+
+
+def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
+    """The server anew from an image. What it is asked to be shows at once, and goes back if the rebuild fails."""
+    image = usable_image(api, asking.caller, wanted.image, "rebuild.imageRef")
+    ref = api.images.ref(image.id)
+    made: list[ServerRow] = []
+
+    def act(unit: Unit, line: bytes) -> None:
+        row = _may(unit, asking, "server.rebuild")
+        refuse_small(flavor_of(row), image, "rebuild.imageRef")
+        metadata = row.spec.metadata if wanted.metadata is None else wanted.metadata
+        auto = asks_auto_disk_config(wanted.auto_disk_config, ref, row.spec.auto_disk_config)
+        name = wanted.name or row.name
+        spec = replace(row.spec, image=ref, name=name, metadata=metadata, auto_disk_config=auto)
+        command = RebuildServer(image=ref, name=name, metadata=metadata, auto_disk_config=auto)
+        refuse_large(command)
+        description = row.description if wanted.description is None else wanted.description
+        after = replace(row, name=name, description=description, spec=spec, before_rebuild=row.spec)
+        made[:] = [_open(api, unit, asking, line, after, "rebuild", command)]
+
+    _wish(api, act)
+    return made[0] if made else api.read(lambda unit: get(unit, asking.caller, asking.server))
+
+
+def rescue(api: Api, asking: Asking, image_id: str) -> None:
+    """Boot a rescue image in the server's place; without one, the image that the server was made from."""
+    row = api.read(lambda unit: _may(unit, asking, "server.rescue"))
+    image = usable_image(api, asking.caller, image_id or row.spec.image.id, "rescue.rescue_image_ref")
+    command = RescueServer(image=api.images.ref(image.id))
+    refuse_large(command)
+    _plain(api, asking, "rescue", command)
+
+
+def unrescue(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "unrescue", UnrescueServer())
+
+
+def resize(api: Api, asking: Asking, flavor_id: str, auto_disk_config: bool | None = None) -> None:
     """Room for the larger of both flavors is charged until the resize is confirmed or reverted."""
     found = api.read(lambda unit: flavor_seen(unit, asking.caller, flavor_id))
     if found is None:
         raise Invalid(f"resize.flavorRef: flavor {flavor_id} could not be found; GET /flavors for those there are")
-    command = ResizeServer(flavor=found.flavor)
 
     def act(unit: Unit, line: bytes) -> None:
         row = _may(unit, asking, "server.resize")
-        _refuse_unfit(flavor_of(row), found.flavor)
-        after = replace(row, resize_to=found.flavor)
+        auto = row.spec.auto_disk_config if auto_disk_config is None else auto_disk_config
+        command = ResizeServer(flavor=found.flavor, auto_disk_config=auto)
+        _refuse_unfit(flavor_of(row), found.flavor, auto)
+        after = replace(row, resize_to=found.flavor, spec=replace(row.spec, auto_disk_config=auto))
         was, will = quota.held(row), quota.held(after)
         usage = quota.usage_of(unit, row.project)
         limits = quota.quota_of(unit, row.project, api.settings.quota)
@@ -118,13 +169,20 @@ def resize(api: Api, asking: Asking, flavor_id: str) -> None:
     _wish(api, act)
 
 
-def _refuse_unfit(old: Flavor, new: Flavor) -> None:
+def _refuse_unfit(old: Flavor, new: Flavor, auto_disk_config: bool) -> None:
     if new.id == old.id:
         raise Invalid("resize.flavorRef: when resizing, instances must change flavor; choose another one")
-    if new.disk_gib < old.disk_gib:
+    if old.disk_gib and not new.disk_gib:
+        raise Invalid("resize.flavorRef: resize to a flavor without a disk of its own is not allowed; choose another")
+    if new.disk_gib < old.disk_gib and not auto_disk_config:
         raise Invalid(
-            f"resize.flavorRef: a disk cannot shrink from {old.disk_gib} to {new.disk_gib} GiB; "
-            "choose a flavor with at least as much disk"
+            f"resize.flavorRef: a disk shrinks from {old.disk_gib} to {new.disk_gib} GiB only with its file system: "
+            "give OS-DCF:diskConfig AUTO, or choose a flavor with at least as much disk"
+        )
+    if new.ephemeral_gib < old.ephemeral_gib:
+        raise Invalid(
+            f"resize.flavorRef: ephemeral disks cannot shrink from {old.ephemeral_gib} to {new.ephemeral_gib} GiB; "
+            "choose a flavor with at least as much"
         )
 
 
@@ -215,9 +273,10 @@ def _unlocked(row: ServerRow, caller: Caller) -> ServerRow:
 
 def _open(
     api: Api, unit: Unit, asking: Asking, line: bytes, row: ServerRow, action: str, command: Any, detail: str = ""
-) -> None:
+) -> ServerRow:
     now, request = api.clock(), asking.request
     wish = OpenIntent(number=row.number + 1, action=kind_of(command).name, at=now, request=request, detail=detail)
     row = settle(replace(row, number=wish.number, intents=(*row.intents, wish), updated=max(row.updated, now)))
     told = story.asked(api, asking.caller, row, action, request, line)
     unit.save(row, wake_for(api, row, wish, command), told)
+    return row

@@ -31,6 +31,7 @@ class NewServer:
     zone: str = ""
     key_name: str = ""
     config_drive: bool = False
+    auto_disk_config: bool | None = None
     description: str = ""
     tags: tuple[str, ...] = ()
     least: int = 1
@@ -64,15 +65,7 @@ class Wanted:
 def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "") -> tuple[ServerRow, ...]:
     """Save the wish for some servers alike, and have them placed. `once`: a key of the client's own for this request;
     the same key again gives the server it made the first time."""
-    image = api.images.get(new.image)
-    if image is None or not visible(image, caller.project, admin=caller.admin):
-        raise Invalid(
-            f"server.imageRef: can not find requested image {new.image}; GET the image list for those there are"
-        )
-    if image.status != "active":
-        raise Invalid(
-            f"server.imageRef: image {image.id} is {image.status}, not active; wait until its data is uploaded"
-        )
+    image = usable_image(api, caller, new.image, "server.imageRef")
     ref = api.images.ref(image.id)
     spec, limits = api.read(lambda unit: _asked_for(api, unit, caller, new, image, ref))
     refuse_large(spec)
@@ -107,6 +100,26 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
     return rows
 
 
+def usable_image(api: Api, caller: Caller, image_id: str, field: str) -> Image:
+    """An image that the caller may build from; Invalid names the field it was asked in."""
+    image = api.images.get(image_id)
+    if image is None or not visible(image, caller.project, admin=caller.admin):
+        raise Invalid(f"{field}: can not find requested image {image_id}; GET the image list for those there are")
+    if image.status != "active":
+        raise Invalid(f"{field}: image {image.id} is {image.status}, not active; wait until its data is uploaded")
+    return image
+
+
+def asks_auto_disk_config(asked: bool | None, image: ImageRef, otherwise: bool = False) -> bool:
+    """Whether the disk follows the flavor: as asked, else as the image says. An image may forbid it."""
+    said = image.properties.get("auto_disk_config", "").lower()
+    if asked and said == "disabled":
+        raise Invalid("OS-DCF:diskConfig: the image says that its disk must not be changed; use MANUAL")
+    if asked is not None:
+        return asked
+    return said in ("true", "1", "yes", "on") if said else otherwise
+
+
 def _asked_for(
     api: Api, unit: View, caller: Caller, new: NewServer, image: Image, ref: ImageRef
 ) -> tuple[BuildSpec, QuotaRow]:
@@ -123,6 +136,7 @@ def _asked_for(
         key_name=new.key_name,
         public_key=_public_key(unit, caller.user, new.key_name),
         config_drive=new.config_drive,
+        auto_disk_config=asks_auto_disk_config(new.auto_disk_config, ref),
     )
     return spec, quota.quota_of(unit, caller.project, api.settings.quota)
 
@@ -138,18 +152,22 @@ def _flavor_for(unit: View, caller: Caller, new: NewServer, image: Image) -> Fla
     found = flavor_seen(unit, caller, new.flavor)
     if found is None:
         raise Invalid(f"server.flavorRef: flavor {new.flavor} could not be found; GET /flavors for those there are")
-    flavor = found.flavor
+    refuse_small(found.flavor, image, "server.flavorRef")
+    return found.flavor
+
+
+def refuse_small(flavor: Flavor, image: Image, field: str) -> None:
+    """Invalid when a flavor is too small for an image."""
     if image.min_ram > flavor.ram_mib:
         raise Invalid(
-            f"server.flavorRef: flavor's memory is too small for requested image: {flavor.ram_mib} MiB, "
+            f"{field}: flavor's memory is too small for requested image: {flavor.ram_mib} MiB, "
             f"and image {image.id} needs {image.min_ram} MiB; choose a larger flavor"
         )
     if image.min_disk > flavor.disk_gib:
         raise Invalid(
-            f"server.flavorRef: flavor's disk is too small for requested image: {flavor.disk_gib} GiB, "
+            f"{field}: flavor's disk is too small for requested image: {flavor.disk_gib} GiB, "
             f"and image {image.id} needs {image.min_disk} GiB; choose a larger flavor"
         )
-    return flavor
 
 
 def _public_key(unit: View, user: str, name: str) -> str:
@@ -332,7 +350,13 @@ def _fits(run: list[str | None], text: str, at: int) -> bool:
 
 
 def update(
-    api: Api, caller: Caller, server: bytes, *, name: str | None = None, description: str | None = None
+    api: Api,
+    caller: Caller,
+    server: bytes,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    auto_disk_config: bool | None = None,
 ) -> ServerRow:
     """Rename or describe a server; what is None stays as it is."""
 
@@ -342,6 +366,9 @@ def update(
             row = replace(row, name=name, spec=replace(row.spec, name=name))
         if description is not None:
             row = replace(row, description=description)
+        if auto_disk_config is not None:
+            auto = asks_auto_disk_config(auto_disk_config, row.spec.image)
+            row = replace(row, spec=replace(row.spec, auto_disk_config=auto))
         return _saved(api, unit, row)
 
     return api.change(act)

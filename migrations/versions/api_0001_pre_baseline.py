@@ -44,6 +44,7 @@ def upgrade() -> None:
         string("flavor"),
         blob("tags"),
         blob("resize_to", nullable=True),
+        blob("before_rebuild", nullable=True),
         key=("id",),
         indexes=(
             ("project", "created", "id"),

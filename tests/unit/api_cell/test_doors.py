@@ -253,7 +253,7 @@ def test_unknown_paths_methods_and_actions_have_openstack_errors(house: ApiHouse
     server = house.a_server()
     unknown = house.act(server, "dance")
     assert unknown.status_code == 400 and "os-stop" in unknown.json["badRequest"]["message"]
-    assert house.act(server, "rescue").status_code == 501
+    assert house.act(server, "shelve").status_code == 501
     two = house.ask("POST", f"/v2.1/servers/{server}/action", {"os-stop": None, "os-start": None})
     assert two.status_code == 400
 

@@ -16,6 +16,12 @@ from cells.model import Flavor
 from tests.support.api_house import Bytes
 from tests.support.embedded import Tree, make_tree
 from tests.support.requests import ask
+from xenapi_host.simulator.failure import Failure
+
+
+def refuse_image(call: Any, host: Any, args: dict[str, str]) -> str:
+    raise Failure("XENAPI_PLUGIN_FAILURE", "download", "PermanentError", "image refused: it is no disk")
+
 
 HUGE = Flavor(id="huge", name="huge", vcpus=512, ram_mib=1 << 22, disk_gib=1)
 
@@ -27,6 +33,7 @@ class Tenant:
     tree: Tree
     app: Application
     image: str
+    other: str = ""
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         return ask(self.app, method, f"/v2.1{path}", body, version="2.61")
@@ -64,8 +71,10 @@ def tenant(tmp_path: Path) -> Iterator[Tenant]:
     images = FolderImages(tmp_path, url="http://127.0.0.1:9/image", clock=tree.clock, ids=ids)
     image = images.create(name="demo-linux", owner="local", disk_format="vhd", container_format="ovf")
     images.fill(image, Bytes(b"light"))
+    other = images.create(name="other-linux", owner="local", disk_format="vhd", container_format="ovf")
+    images.fill(other, Bytes(b"light"))
     app = make_app(Settings(cell="east"), cell.store, images, cell.node.poke, tree.clock, ids)
-    yield Tenant(tree=tree, app=app, image=image)
+    yield Tenant(tree=tree, app=app, image=image, other=other)
     tree.close()
 
 
@@ -102,6 +111,62 @@ def test_a_server_is_paused_and_suspended_and_goes_on(tenant: Tenant) -> None:
         assert tenant.status_after(server) == status
         assert tenant.shown(server)["OS-EXT-STS:power_state"] == power
     assert tenant.ask("POST", f"/servers/{server}/action", {"resume": None}).status_code == 409
+
+
+def test_a_server_is_rescued_and_comes_back(tenant: Tenant) -> None:
+    server = tenant.create()
+    assert tenant.status_after(server) == "ACTIVE"
+    answer = tenant.ask("POST", f"/servers/{server}/action", {"rescue": None})
+    assert (answer.status_code, answer.json) == (200, {"adminPass": ""})
+    assert tenant.status_after(server) == "RESCUE"
+    leaf = tenant.shown(server)["OS-EXT-SRV-ATTR:host"]
+    names = sorted(vm["name_label"].removeprefix("celltree-") for vm in tenant.tree.vms(leaf))
+    assert names == [server, f"{server}-rescue"]
+    assert tenant.ask("POST", f"/servers/{server}/action", {"rescue": None}).status_code == 409
+    tenant.act(server, "unrescue")
+    assert tenant.status_after(server) == "ACTIVE"
+    assert [vm["name_label"] for vm in tenant.tree.vms(leaf)] == [f"celltree-{server}"]
+
+
+def test_a_server_is_rebuilt_from_another_image(tenant: Tenant) -> None:
+    server = tenant.create(metadata={"a": "1"})
+    tenant.tree.run(20)
+    answer = tenant.ask(
+        "POST", f"/servers/{server}/action", {"rebuild": {"imageRef": tenant.other, "name": "new", "metadata": {}}}
+    )
+    assert answer.status_code == 202, answer.text
+    body = answer.json["server"]
+    assert (body["id"], body["name"], body["image"]["id"], body["status"]) == (server, "new", tenant.other, "REBUILD")
+    assert tenant.status_after(server) == "ACTIVE"
+    shown = tenant.shown(server)
+    assert (shown["image"]["id"], shown["name"], shown["metadata"]) == (tenant.other, "new", {})
+    (vm,) = tenant.tree.vms(shown["OS-EXT-SRV-ATTR:host"])
+    assert vm["other_config"]["celltree_image"] == tenant.other
+
+
+def test_a_rebuild_that_fails_leaves_the_server_as_it_was(tenant: Tenant) -> None:
+    server = tenant.create()
+    tenant.tree.run(20)
+    leaf = tenant.shown(server)["OS-EXT-SRV-ATTR:host"]
+    tenant.tree.pools[leaf].twin("celltree_image.py", "download", refuse_image)
+    tenant.ask("POST", f"/servers/{server}/action", {"rebuild": {"imageRef": tenant.other, "name": "new"}})
+    assert tenant.status_after(server) == "ACTIVE"
+    shown = tenant.shown(server)
+    assert (shown["image"]["id"], shown["name"]) == (tenant.image, "vm")
+    assert len(tenant.tree.vms(leaf)) == 1
+
+
+def test_a_disk_shrinks_where_its_file_system_may(tenant: Tenant) -> None:
+    server = tenant.create("3")
+    tenant.tree.run(20)
+    refused = tenant.ask("POST", f"/servers/{server}/action", {"resize": {"flavorRef": "2"}})
+    assert refused.status_code == 400
+    assert "diskConfig AUTO" in refused.text
+    tenant.act(server, "resize", {"flavorRef": "2", "OS-DCF:diskConfig": "AUTO"})
+    assert tenant.status_after(server) == "VERIFY_RESIZE"
+    tenant.act(server, "confirmResize")
+    assert tenant.status_after(server) == "ACTIVE"
+    assert tenant.shown(server)["OS-DCF:diskConfig"] == "AUTO"
 
 
 @pytest.mark.parametrize(
