@@ -13,6 +13,7 @@ from cells.decision import NOTHING, Decision
 from cells.errors import Refusal
 from cells.messages import (
     ConfirmResize,
+    EvacuateServer,
     JobEnded,
     LiveMigrateServer,
     MigrateServer,
@@ -35,7 +36,7 @@ from cells.model import PowerState, VmState
 from cells.names import Instant
 from cells.ports import View
 from cells.record import Received
-from compute_cell import moves, remake, resize
+from compute_cell import evacuation, moves, remake, resize
 from compute_cell.answers import NO_JOB, Here, fault, told
 from compute_cell.build import never_ran, undone_while_busy
 from compute_cell.command import Begun, Command, Done
@@ -121,6 +122,20 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
     return Decision(save=rows) + _over(here, view, after, "", now)
 
 
+def evacuated(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
+    """The end of an evacuation that the cell's policy began: what waited meanwhile is next."""
+    idle = replace(instance, job=NO_JOB)
+    if instance.phase is Phase.UNDOING or instance.moving is None:
+        return undone_while_busy(here, idle, now)
+    if end.error:
+        after, rows = evacuation.broken(view, idle, end.error, now)
+    else:
+        after, rows = evacuation.done(view, idle, now)
+    told = here.changed(after, now, task_state="")
+    changed = next(row for row in told.save if isinstance(row, InstanceRow))
+    return Decision(save=rows, notes=(end.error or "evacuated",)) + told + next_one(here, view, changed, now)
+
+
 def _over(here: Here, view: View, instance: InstanceRow, error: str, now: Instant) -> Decision:
     assert instance.command is not None
     number = instance.command.number
@@ -187,6 +202,7 @@ COMMANDS: dict[type, Command] = {
     UnrescueServer: Command(begin=remake.begin_unrescue, done=remake.unrescued),
     ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed, tells=True),
     MigrateServer: Command(begin=resize.begin_migrate, done=resize.done, failed=resize.failed, tells=True),
+    EvacuateServer: Command(begin=evacuation.begin, done=evacuation.done, failed=moves.failed),
     LiveMigrateServer: Command(begin=moves.begin, done=moves.done, failed=moves.failed),
     ConfirmResize: Command(begin=resize.begin_confirm, done=resize.confirmed),
     RevertResize: Command(begin=resize.begin_revert, done=resize.reverted),

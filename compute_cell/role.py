@@ -10,7 +10,7 @@ from cells import codec
 from cells.audit import Audit
 from cells.config import fill
 from cells.decision import NOTHING, Decision, Job
-from cells.errors import Permanent
+from cells.errors import BadInput, Permanent
 from cells.house import Parts
 from cells.identity import Identity
 from cells.messages import (
@@ -21,6 +21,7 @@ from cells.messages import (
     DeleteServer,
     DestroyDue,
     Discard,
+    EvacuateServer,
     Expired,
     Forget,
     Grant,
@@ -51,16 +52,21 @@ from cells.names import SECOND, CellName, Instant
 from cells.ports import Journal, NewId, Store, View, Where
 from cells.record import NO_SERVER, Received
 from cells.rows import MACHINERY, CounterRow, SettingRow
-from compute_cell import audit, build, commands, hosts, inventory, reports
+from compute_cell import audit, build, commands, evacuation, hosts, inventory, reports, watching
 from compute_cell.answers import Here
+from compute_cell.caches import Clearing
+from compute_cell.evacuation import Policy
 from compute_cell.pools import Pools
 from compute_cell.rows import ROWS, GroupRow, HostRow, InstanceRow, Phase, PoolRow
-from compute_cell.tasks import Measured, MeasureTask
+from compute_cell.tasks import Measured, MeasureTask, Watched, WatchTask
+from compute_cell.watching import Watch
 from compute_cell.work import Counting, Work
 from routing.neighbourhood import Neighbourhood
 from xenapi_host.session import Session
 
 _POOL_LANE = "pool "
+_WATCH_LANE = "watch "
+_WATCH_LOST = 120.0
 Act = Callable[[View, Received, Any, Instant], Decision]
 
 
@@ -68,12 +74,20 @@ Act = Callable[[View, Received, Any, Instant], Decision]
 class ComputeSettings:
     """How a compute cell decides. All times in seconds. `mute_after`: a neighbour not heard for so long counts as dead.
     `measure_every`: how often each pool is asked for its hosts. `digest_every`: how often owners are sent a digest.
-    `clean_seconds`: how long a guest is given to shut itself down."""
+    `images_kept`: how long a cached image stays that no server uses; 0 keeps all.
+    `clean_seconds`: how long a guest is given to shut itself down. `watch_wait`: how long a pool is asked to wait for
+    events, `watch_every` the time between looks where nothing waits (light hosts); 0 watches nothing.
+    `watch_all_every`: how often every server is compared with its VM. `when_host_dies`: leave, ask or evacuate."""
 
     mute_after: float = 60.0
     measure_every: float = 60.0
     digest_every: float = 60.0
     clean_seconds: float = 60.0
+    watch_every: float = 10.0
+    watch_wait: float = 20.0
+    watch_all_every: float = 600.0
+    when_host_dies: str = Policy.ASK
+    images_kept: float = 7 * 86400.0
     counting: Counting = field(default_factory=Counting)
 
 
@@ -81,6 +95,7 @@ _ENDS: dict[str, Callable[[Here, View, InstanceRow, JobEnded, Instant], Decision
     "build.prepare": build.prepared,
     "build.start": build.started,
     "build.destroy": build.destroyed,
+    evacuation.OF_HOST: commands.evacuated,
 }
 
 
@@ -114,6 +129,9 @@ class ComputeRole:
             pools=self.pools, identity=identity, counting=settings.counting, clean_seconds=settings.clean_seconds
         )
         self._next_digest: Instant = 0
+        self._clearing = Clearing()
+        self._watches: dict[str, Watch] = {}
+        self._policy = _policy(settings.when_host_dies)
         here = self._here
 
         def take(view: View, received: Received, body: Any, now: Instant) -> Decision:
@@ -141,6 +159,7 @@ class ComputeRole:
             ResizeServer: take,
             MigrateServer: take,
             LiveMigrateServer: take,
+            EvacuateServer: take,
             ConfirmResize: take,
             RevertResize: take,
             Ack: lambda view, received, body, now: reports.seen(view, body, received.record.origin),
@@ -187,6 +206,8 @@ class ComputeRole:
     def _ended(self, view: View, received: Received, end: JobEnded, now: Instant) -> Decision:
         if end.kind == "pool.measure":
             return self._measured(view, end, now)
+        if end.kind == "pool.watch":
+            return self._watched(view, end, now)
         instance = view.get(InstanceRow, received.record.server)
         if instance is None or instance.job != end.job:
             return NOTHING
@@ -196,14 +217,30 @@ class ComputeRole:
     def _measured(self, view: View, end: JobEnded, now: Instant) -> Decision:
         if end.error:
             pool = end.lane.removeprefix(_POOL_LANE)
-            return Decision(save=inventory.unreachable(view, pool, end.error), notes=(f"pool {pool}: {end.error}",))
+            down = inventory.unreachable(view, pool, end.error)
+            told = watching.told_of_hosts(self._here, view, down, now)
+            return Decision(save=down, notes=(f"pool {pool}: {end.error}",)) + told
         said: Measured = codec.unpack(Measured, end.result)
-        return Decision(save=inventory.measured(view, said, now))
+        rows = inventory.measured(view, said, now)
+        return Decision(save=rows) + watching.told_of_hosts(self._here, view, rows, now)
+
+    def _watched(self, view: View, end: JobEnded, now: Instant) -> Decision:
+        pool = end.lane.removeprefix(_WATCH_LANE)
+        watch = self._watches.setdefault(pool, Watch())
+        if end.error:
+            watch.token, watch.due = "", now + int(self._settings.watch_every * SECOND)
+            return Decision(notes=(f"watching pool {pool}: {end.error}",))
+        said: Watched = codec.unpack(Watched, end.result)
+        watch.token = said.token
+        watch.due = now if _waits(view, pool) else now + int(self._settings.watch_every * SECOND)
+        return NOTHING if said.quiet else watching.settle(self._here, view, watch, said, now, whole=said.whole)
 
     def _tick(self, view: View, now: Instant) -> Decision:
         own, counter = self._own_record(view, now)
         decision = Decision(save=(counter,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
-        decision += reports.again(self._here, view, now) + self._measure(view, now)
+        decision += self._clearing.look(self._here, view, self._settings.images_kept, now)
+        decision += reports.again(self._here, view, now) + self._measure(view, now) + self._watch(view, now)
+        decision += evacuation.look(self._here, view, self._policy, now)
         if now >= self._next_digest:
             self._next_digest = now + int(self._settings.digest_every * SECOND)
             decision += reports.digests(self._here, view)
@@ -230,6 +267,35 @@ class ComputeRole:
         )
         return self._identity.cell_record(record), sequence
 
+    def _watch(self, view: View, now: Instant) -> Decision:
+        every = int(self._settings.watch_every * SECOND)
+        decision = NOTHING
+        for pool in view.all(PoolRow) if every else ():
+            watch = self._watches.setdefault(pool.name, Watch())
+            if now < watch.due:
+                continue
+            whole = now >= watch.full
+            if whole:
+                watch.full = now + int(self._settings.watch_all_every * SECOND)
+            wait = self._settings.watch_wait if _waits(view, pool.name) else 0.0
+            task = WatchTask(
+                pool=pool.name,
+                token="" if whole or watch.again else watch.token,
+                wait=wait,
+                began=now,
+                whole=whole,
+            )
+            watch.due = now + every + int((wait + _WATCH_LOST) * SECOND)  # should its end never come
+            job = Job(
+                id=self._here.new_id(),
+                kind="pool.watch",
+                server=NO_SERVER,
+                lane=_WATCH_LANE + pool.name,
+                body=codec.pack(task),
+            )
+            decision += Decision(do=(job,))
+        return decision
+
     def _measure(self, view: View, now: Instant) -> Decision:
         every = int(self._settings.measure_every * SECOND)
         due = [pool for pool in view.all(PoolRow) if pool.asked + every <= now]
@@ -246,3 +312,17 @@ class ComputeRole:
                 for pool in due
             ),
         )
+
+
+def _waits(view: View, pool: str) -> bool:
+    """Whether a pool is asked to wait for events. Light hosts live in a clock that may not move by itself."""
+    row = view.get(PoolRow, pool)
+    return row is not None and not row.url.startswith("light:")
+
+
+def _policy(text: str) -> Policy:
+    try:
+        return Policy(text)
+    except ValueError:
+        words = ", ".join(Policy)
+        raise BadInput(f"settings.when_host_dies: {text!r} is not known; choose one of {words}") from None

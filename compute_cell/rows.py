@@ -41,7 +41,8 @@ class PoolRow:
 class HostRow:
     """A host: what it has for guests after reserve and overcommit, and what of that is free after claims. The claim
     of a build is in the same transaction as the instance. `sr`: the storage repository its servers' disks are on;
-    `group`: the name of the storage group where that is shared, else empty and `free_disk_gib` is the host's own."""
+    `group`: the name of the storage group where that is shared, else empty and `free_disk_gib` is the host's own.
+    `foreign_mib`: memory of what runs there without being ours, as last seen; -1: not seen yet."""
 
     uuid: str
     pool: str
@@ -60,6 +61,7 @@ class HostRow:
     hypervisor_version: str = ""
     zone: str = ""
     traits: tuple[str, ...] = ()
+    foreign_mib: int = -1
 
 
 @row("storage_groups", key=("name",))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cells.model import BuildSpec, ImageRef, PowerState
+from cells.names import Instant
 from xenapi_host.facts import HostFacts
 
 
@@ -113,6 +114,68 @@ class RevertTask:
     """Remove the new copy, bring the old one back, running if it ran."""
 
     pool: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvacuateTask:
+    """Bring a server of the host `dead` (a uuid) up on this host, started if `start`."""
+
+    pool: str
+    dead: str
+    on: HostFacts
+    start: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchTask:
+    """Wait at most `wait` seconds for an event since `token`, then look at the pool's VMs. `began`: when it was asked
+    for; `whole`: whether every server is to be compared."""
+
+    pool: str
+    token: str
+    wait: float
+    began: Instant
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenServer:
+    """A server's VM; `host` (a uuid) is empty where it is off."""
+
+    server: bytes
+    power_state: PowerState
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenForeign:
+    """What runs on a host without being ours."""
+
+    host: str
+    count: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What a look saw. `quiet`: nothing has happened."""
+
+    pool: str
+    token: str
+    began: Instant
+    whole: bool
+    quiet: bool
+    servers: tuple[SeenServer, ...] = ()
+    foreign: tuple[SeenForeign, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearCacheTask:
+    """Remove the cached images of a pool that no server has used for some seconds. `at`: Unix seconds."""
+
+    pool: str
+    at: int
+    unused_for: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

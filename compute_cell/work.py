@@ -18,8 +18,10 @@ from cells.model import Secrets
 from cells.ports import Journal
 from compute_cell.pools import Pools
 from compute_cell.tasks import (
+    ClearCacheTask,
     ConfirmTask,
     DestroyTask,
+    EvacuateTask,
     Measured,
     MeasuredHost,
     MeasureTask,
@@ -30,9 +32,13 @@ from compute_cell.tasks import (
     RemakeTask,
     ResizeTask,
     RevertTask,
+    SeenForeign,
+    SeenServer,
     SnapshotTask,
     StartTask,
     UnrescueTask,
+    Watched,
+    WatchTask,
 )
 from xenapi_host import driver
 from xenapi_host.facts import GIB, HostFacts, PoolFacts
@@ -105,6 +111,10 @@ class Work:
             "server.revert_resize": (RevertTask, self._revert),
             "server.undo_resize": (RevertTask, self._revert),
             "server.move": (MoveTask, self._move),
+            "server.evacuate": (EvacuateTask, self._evacuate),
+            "host.evacuate": (EvacuateTask, self._evacuate),
+            "pool.watch": (WatchTask, self._watch),
+            "pool.clear_cache": (ClearCacheTask, self._clear_cache),
             "pool.measure": (MeasureTask, self._measure),
         }
 
@@ -185,6 +195,32 @@ class Work:
             return driver.migrate(session, job.server, task.on, journal).vm_uuid
         target = self._session(task.to_pool, journal)
         return driver.migrate_to_pool(session, target, job.server, task.on, journal).vm_uuid
+
+    def _evacuate(self, job: Job, task: EvacuateTask, journal: Journal) -> None:
+        session = self._session(task.pool, journal)
+        driver.evacuate(session, job.server, task.dead, task.on, journal, start=task.start)
+
+    def _watch(self, job: Job, task: WatchTask, journal: Journal) -> Watched:
+        seen = driver.look(self._pools.session(task.pool), task.token, wait=task.wait)
+        return Watched(
+            pool=task.pool,
+            token=seen.token,
+            began=task.began,
+            whole=task.whole,
+            quiet=seen.quiet,
+            servers=tuple(
+                SeenServer(server=server, power_state=state.power_state, host=state.host)
+                for server, state in seen.servers.items()
+            ),
+            foreign=tuple(
+                SeenForeign(host=host, count=each.count, memory_mib=each.memory_mib)
+                for host, each in seen.foreign.items()
+            ),
+        )
+
+    def _clear_cache(self, job: Job, task: ClearCacheTask, journal: Journal) -> int:
+        session = self._pools.session(task.pool)
+        return driver.clear_cache(session, now=task.at, unused_for=task.unused_for)
 
     def _measure(self, job: Job, task: MeasureTask, journal: Journal) -> Measured:
         return measured(task.pool, driver.measure(self._pools.session(task.pool)), self._counting)

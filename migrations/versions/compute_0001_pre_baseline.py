@@ -42,6 +42,7 @@ def upgrade() -> None:
         string("hypervisor_version"),
         string("zone"),
         blob("traits"),
+        integer("foreign_mib"),
         key=("uuid",),
         indexes=(("pool",),),
     )

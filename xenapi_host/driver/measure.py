@@ -157,8 +157,19 @@ def _traits(capabilities: list[str]) -> tuple[str, ...]:
 def power_states(session: Session) -> dict[bytes, VmState]:
     """Every server of ours on the pool: id -> its VM's state, in one call. A VM that only waits for a resize to be
     confirmed is left out; a server that is being rescued is as its rescue VM is."""
+    return states_of(session, guests(session))
+
+
+def guests(session: Session) -> Records:
+    """Every VM of the pool that is no control domain, template or snapshot: reference -> record."""
+    found: Records = session.call("VM.get_all_records_where", _OURS)
+    return found
+
+
+def states_of(session: Session, records: Records) -> dict[bytes, VmState]:
+    """Of these VMs those that are servers of ours."""
     found: dict[bytes, VmState] = {}
-    for ref, record in session.call("VM.get_all_records_where", _OURS).items():
+    for ref, record in records.items():
         server = tags.server_of(record["other_config"])
         # By name, too: an administrator's copy of a VM has its tags, and so has the VM that a resize keeps.
         if server is None or record["name_label"].removesuffix(tags.RESCUE_SUFFIX) != tags.vm_name(server):

@@ -13,6 +13,7 @@ from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import Failure, internal
 from xenapi_host.simulator.implicit import computed
 from xenapi_host.simulator.placement import boot_refusal, live, possible_hosts
+from xenapi_host.simulator.vm import halt
 from xenapi_host.simulator.vm_migration import move
 from xenapi_host.simulator.vm_operations import operation
 
@@ -94,6 +95,19 @@ def destroy(call: Call, ref: str) -> str:
     if ref == call.engine.pool["master"] or live(call.engine, host):
         raise Failure("HOST_IS_LIVE", ref)
     raise Failure("NOT_IMPLEMENTED", "host.destroy")
+
+
+@method("host.declare_dead")
+def declare_dead(call: Call, ref: str) -> str:
+    """The administrator's word that a host is off: the pool takes its VMs to be halted. Refused of one that lives."""
+    host = call.row("host", ref)
+    if ref == call.engine.pool["master"]:
+        raise Failure("HOST_CANNOT_DESTROY_SELF", ref)
+    if live(call.engine, host):
+        raise Failure("HOST_IS_LIVE", ref)
+    for vm in _guests(call, host):
+        halt(call.engine, vm)
+    return ""
 
 
 @method("host.compute_free_memory")

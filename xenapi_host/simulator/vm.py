@@ -12,7 +12,7 @@ from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import NULL, Failure, internal
 from xenapi_host.simulator.implicit import construct
 from xenapi_host.simulator.model import model
-from xenapi_host.simulator.placement import boot_refusal, choose_host
+from xenapi_host.simulator.placement import boot_refusal, choose_host, live
 from xenapi_host.simulator.vm_operations import operation, refuse
 from xenapi_host.simulator.wire_types import EPOCH_TEXT, date
 
@@ -388,7 +388,7 @@ def power_state_reset(call: Call, ref: str) -> str:
     vm = call.row("VM", ref)
     if vm["is_control_domain"]:
         raise internal("Assert_failure")
-    if vm["power_state"] == "Running":
+    if vm["power_state"] == "Running" and live(call.engine, call.row("host", vm["resident_on"])):
         raise Failure("DOMAIN_EXISTS", ref)
     if vm["power_state"] != "Halted":
         halt(call.engine, vm)
