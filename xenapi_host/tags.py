@@ -21,6 +21,8 @@ ORIGINAL = "celltree_original"  # VM kept while a resize waits: its power state 
 CLAIM = "celltree_disk"  # VDI: whose disk it is
 IMAGE_ID = "image-id"  # VDI: the image that it holds, or was cloned from
 
+UNUSED = "celltree_unused"  # VDI of a cached image: since when no server uses it, in Unix seconds
+
 ORIGINAL_SUFFIX = "-orig"
 RESCUE_SUFFIX = "-rescue"
 _NAMESPACE = uuid.UUID("8f0f6c0e-6a34-5b0f-9e1a-2f4d1d5c7a10")

@@ -18,6 +18,7 @@ from xenapi_host.driver.agent import (
 )
 from xenapi_host.driver.build import Prepared, RunningFacts, prepare_build, start_build
 from xenapi_host.driver.console import console_log, console_url
+from xenapi_host.driver.cache import clear_cache
 from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.diagnostics import Diagnostics, diagnostics
 from xenapi_host.driver.evacuate import evacuate
@@ -44,6 +45,7 @@ __all__ = [
     "Wishes",
     "activate_system",
     "agent_version",
+    "clear_cache",
     "confirm_resize",
     "console_log",
     "console_url",
