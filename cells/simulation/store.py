@@ -10,30 +10,32 @@ Step = Callable[[str], None]
 
 
 class SimulatedStore(DictStore):
-    """`step(name)` is told before and after each commit, and may raise Killed. `fails()` gives what the next unit that
-    writes ends in: "" (well), "conflict", "out of reach", "lost" or "unknown" (AmbiguousCommit, undone or done)."""
+    """`step(name)` is told before and after each commit, and may raise Killed; `committed` which rows have changed.
+    `fails()` gives what the next unit that writes ends in: "" (well), "conflict", "out of reach", "lost" or "unknown"
+    (AmbiguousCommit, undone or done)."""
 
     def __init__(self, url: str, row_types: Iterable[type] = ()) -> None:
         super().__init__(url, row_types)
         self.step: Step = lambda _: None
         self.fails: Callable[[], str] = lambda: ""
         self.begun: Callable[[], None] = lambda: None
-        self.committed: Callable[[], None] = lambda: None
+        self.committed: Callable[[tuple[type, ...]], None] = lambda written: None
 
     @contextmanager
     def unit(self, *, lock: bool = True) -> Iterator[DictUnit]:
-        failure, wrote = "", False
+        failure: str = ""
+        written: tuple[type, ...] = ()
         if lock:
             self.begun()
         with super().unit(lock=lock) as unit:
             yield unit
-            wrote = unit.wrote
-            if wrote:
+            written = unit.written()
+            if written:
                 self.step("before commit")
                 failure = self.fails()
                 _fail(failure)
-        if wrote:
-            self.committed()
+        if written:
+            self.committed(written)
             self.step("after commit")
         if failure == "unknown":
             raise AmbiguousCommit("the connection was lost while committing (simulated)")

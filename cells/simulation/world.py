@@ -25,7 +25,7 @@ from cells.model import CellState
 from cells.names import SECOND, CellName, Instant, id_text
 from cells.parts import part
 from cells.record import NO_SERVER, Received
-from cells.rows import EdgeRow, JobRow, OutboxRow, ParkedRow, SettingRow
+from cells.rows import MACHINERY, EdgeRow, JobRow, OutboxRow, ParkedRow, SettingRow
 from cells.simulation.house import Build, SimulatedHouse
 from cells.simulation.invariants import Breach, Memory, at_every_step, at_rest
 from cells.simulation.mishaps import HAPPEN
@@ -40,6 +40,7 @@ PATIENCE = 1500.0
 LOOK_EVERY = 5.0
 TICK = 3.0
 _LINES = 6000
+_MACHINERY = frozenset(MACHINERY)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -345,7 +346,7 @@ class World:
         except Killed:
             self.doom(daemon.name)
             return
-        self._schedule(daemon, self.chance.uniform(0.0005, 0.003) if busy else self.chance.uniform(0.3, 1.0))
+        self._schedule(daemon, self.chance.uniform(0.0005, 0.003) if busy else self.chance.uniform(0.4, 1.4))
 
     # --- what tenants ask ---
 
@@ -473,8 +474,9 @@ class World:
     def _decided(self, place: Place, name: str, received: Received, decision: Decision) -> None:
         place.decided.append((received, decision))
 
-    def _committed(self, place: Place) -> None:
-        self._dirty.setdefault(place.name)
+    def _committed(self, place: Place, written: tuple[type, ...]) -> None:
+        if not _MACHINERY.issuperset(written):
+            self._dirty.setdefault(place.name)
         self.counts["commits"] += 1
         for received, decision in place.decided:
             record = received.record

@@ -154,10 +154,9 @@ class DictUnit:
         self._failed: Exception | None = None
         self._is_writer = False
 
-    @property
-    def wrote(self) -> bool:
-        """Whether there is anything to commit."""
-        return any(draft.inserts or draft.saves or draft.removes for draft in self._drafts.values())
+    def written(self) -> tuple[type, ...]:
+        """The row types of which there is anything to commit."""
+        return tuple(row for row, draft in self._drafts.items() if draft.inserts or draft.saves or draft.removes)
 
     # --- reading ---
 
