@@ -8,9 +8,8 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from cells.errors import Temporary
 from cells.ports import Journal
-from xenapi_host.driver import disks, dom0, vms
+from xenapi_host.driver import disks, dom0
 from xenapi_host.driver.disks import Disk
 from xenapi_host.driver.vms import Vm
 from xenapi_host.plan import CONFIG_DEVICE, FIRST_EPHEMERAL_DEVICE, SWAP_DEVICE, BuildPlan, DiskPlan
@@ -22,10 +21,7 @@ def give(session: Session, plan: BuildPlan, vm: str, journal: Journal, ready: Ma
     need not be made."""
     if not plan.disks:
         return
-    now = vms.read(session, vm)
-    if now is None:
-        raise Temporary("the server's virtual machine has changed meanwhile; looking again")
-    have = disks.attached(session, now)
+    have = disks.attached(session, vm)
     for wanted in plan.disks:
         if wanted.device not in have:
             journal.check()
@@ -59,8 +55,10 @@ def claimed(session: Session, server: bytes, name: str, claim: str) -> str:
 
 def of_vm(session: Session, vm: Vm) -> dict[str, Disk]:
     """Name -> disk of every disk of ours that a VM has besides its root."""
+    if len(disks.names_of(vm)) == 1:
+        return {}
     found = {}
-    for ref in disks.attached(session, vm).values():
+    for ref in disks.attached(session, vm.ref).values():
         disk = disks.read(session, ref)
         name = disk.claim.rpartition(" ")[2] if disk is not None else ""
         if disk is not None and name in disks.names_of(vm)[1:]:

@@ -86,10 +86,10 @@ def root(session: Session, vm: Vm) -> Disk | None:
     return None
 
 
-def attached(session: Session, vm: Vm) -> dict[int, str]:
-    """Device number -> reference of the disk there, for a VM that was read a moment ago."""
+def attached(session: Session, vm: str) -> dict[int, str]:
+    """Device number -> reference of the disk that a VM (a reference) has there now."""
     found = {}
-    for ref in vm.record["VBDs"]:
+    for ref in session.call("VM.get_VBDs", vm):
         vbd = record_of(session, "VBD", ref)
         if vbd is not None and vbd["VDI"] != NULL:
             found[int(vbd["userdevice"])] = str(vbd["VDI"])

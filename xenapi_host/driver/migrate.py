@@ -45,7 +45,7 @@ def migrate(session: Session, server: bytes, to: HostFacts, journal: Journal) ->
 
 
 def _move(session: Session, vm: Vm, host: str, to: HostFacts, journal: Journal) -> None:
-    storages = {ref: str(session.call("VDI.get_SR", ref)) for ref in disks.attached(session, vm).values()}
+    storages = {ref: str(session.call("VDI.get_SR", ref)) for ref in disks.attached(session, vm.ref).values()}
     apart = {sr for sr in set(storages.values()) if not _reaches(session, host, sr)}
     if not apart:
         run_noted(session, journal, _MOVE, "Async.VM.pool_migrate", vm.ref, host, _LIVE, limit=MOVE_SECONDS)
@@ -93,7 +93,7 @@ def _send(session: Session, target: Session, vm: Vm, to: HostFacts, journal: Jou
     if not to.storage:
         raise Permanent("the new host has no storage for the server's disks")
     storage, network = target.handle("SR", to.storage), target.handle("network", to.network)
-    found = disks.attached(session, vm).values()
+    found = disks.attached(session, vm.ref).values()
     for ref in found:
         if not session.call("VDI.get_other_config", ref).get(tags.CLAIM):
             raise Permanent("the server has a volume, which cannot go to another pool; detach it first")
@@ -139,7 +139,7 @@ def _put_right(session: Session, vm: Vm, to: HostFacts) -> None:
     server = tags.server_of(vm.tags)
     assert server is not None
     names = {device_of(name): name for name in disks.names_of(vm)}
-    for device, ref in disks.attached(session, vm).items():
+    for device, ref in disks.attached(session, vm.ref).items():
         disk = disks.read(session, ref)
         if disk is None:
             raise Temporary("the server's disks are being changed by someone else; looking again")

@@ -70,7 +70,7 @@ def _rescue(
     power_off(session, server, clean_seconds=clean_seconds)
     if server.record["blocked_operations"] != _LOCK:
         session.call("VM.set_blocked_operations", server.ref, _LOCK)
-    if int(SECOND_DEVICE) not in disks.attached(session, _again(session, rescuer)):
+    if int(SECOND_DEVICE) not in disks.attached(session, rescuer):
         disks.attach(session, rescuer, root.ref, SECOND_DEVICE)
     return running_facts(started_on(session, _again(session, rescuer), plan.host))
 

@@ -132,8 +132,7 @@ def _taken_along(
     wanted = [disk for disk in plan.disks if disk.kept and disk.name in data]
     if not wanted:
         return {}
-    now = vms.read(session, new.ref) or new
-    have = disks.attached(session, now)
+    have = disks.attached(session, new.ref)
     taken = {}
     for disk in wanted:
         if disk.device in have:
