@@ -91,7 +91,7 @@ def _cell(entry: Entry, now: int, mute_after: int) -> drawing.CellSeen:
         parents=record.parents,
         state=f"{record.state}{silent}".removeprefix("enabled ") or "enabled",
         capacity=record.capacity,
-        age=(now - entry.arrived) / SECOND,
+        age=max(0.0, (now - entry.arrived) / SECOND),
     )
 
 

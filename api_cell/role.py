@@ -1,7 +1,7 @@
 """The role of an API cell: what it decides on each kind of record, and its slow work."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api_cell import audit, mirror, placing, wishes
@@ -88,7 +88,8 @@ class ApiRole:
             sealed=self._sealed,
         )
         self._identity = identity
-        self._placement = settings.placement or PlacementSettings(mute_after=mute_after)
+        # How long a leaf may be silent is one setting of the cell, whatever else is said about placement.
+        self._placement = replace(settings.placement or PlacementSettings(), mute_after=mute_after)
         self._mute_after = mute_after
         self._reservations = Reservations()
         self.front = front

@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,6 +113,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise BadInput(f"{where} must be a mapping")
         return fill(hint, value, where)  # type: ignore[arg-type]
     origin = typing.get_origin(hint) or hint
+    if isinstance(origin, type) and issubclass(origin, StrEnum):
+        words = [str(each) for each in origin]
+        if value not in words:
+            raise BadInput(f"{where} must be one of {', '.join(words)}, not {value!r}")
+        return origin(value)
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is tuple and isinstance(value, list):

@@ -71,8 +71,8 @@ class SimulatedPool:
     def session(
         self, around: Around, sleep: Callable[[float], None], blind: Callable[[str], bool] = lambda method: False
     ) -> Session:
-        """A session of one process. `around(method)` surrounds each call, and may raise before or after it; of those that are
-        `blind` the answer is an empty list."""
+        """A session of one process. `around(method)` surrounds each call, and may raise before or after it; of those
+        that are `blind` the answer is an empty list."""
         face = _Watched(inner=self._pool.login(), around=around, blind=blind)
         return TurnSession(InProcess(face=face), clock=self._clock, sleep=sleep)
 

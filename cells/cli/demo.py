@@ -17,6 +17,7 @@ from rich.console import Console
 from cells.cli.demo_tour import Tour
 from cells.cli.demo_tree import open_tree
 from cells.cli.exports import export_lines
+from cells.errors import BadInput
 
 
 class Demo(Command):
@@ -38,6 +39,8 @@ class Demo(Command):
         console = Console(highlight=False)
         with tempfile.TemporaryDirectory(prefix="celltree-demo-") as temporary:
             folder = arguments.data or Path(temporary)
+            if (folder / "east").exists():
+                raise BadInput(f"--data {folder} holds an earlier demo; name another folder, or remove it first")
             tree = open_tree(folder, arguments.port if arguments.serve else 0)
             try:
                 tour = Tour(tree, console, folder)

@@ -1,4 +1,4 @@
-"""A unit of either store in one process behaves as a dict would: whatever is saved, inserted and removed is what is then read."""
+"""A unit of either store behaves as a dict would: whatever is saved, inserted and removed is what is then read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
