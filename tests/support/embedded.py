@@ -298,7 +298,7 @@ def make_tree(
         certificate = root.certify(name, house.new_id(), role, public, clock())
         own: dict[str, Any] = {"mute_after": 12.0}
         if role == "compute":
-            own |= {"measure_every": 30.0, "digest_every": 10.0, "clean_seconds": 0.0}
+            own |= {"measure_every": 30.0, "digest_every": 10.0, "clean_seconds": 0.0, "watch_every": 0.0}
         config = CellConfig(
             cell=name,
             role=role,

@@ -78,8 +78,8 @@ def answer_lost() -> Temporary:
 class House:
     """A light pool of two hosts with images, and what a test asks of it."""
 
-    def __init__(self, *, hosts: int = 2, shape: HostShape | None = None) -> None:
-        self.pool = LightPool(hosts=hosts, shape=shape or HostShape(cpu_objects=False), seed=1)
+    def __init__(self, *, hosts: int = 2, shape: HostShape | None = None, seed: int = 1) -> None:
+        self.pool = LightPool(hosts=hosts, shape=shape or HostShape(cpu_objects=False), seed=seed)
         self.guests = give_images(self.pool, virtual_size=GIB)
         self.session = self.connect()
 

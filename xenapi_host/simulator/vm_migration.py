@@ -13,6 +13,7 @@ from xenapi_host.simulator.placement import boot_refusal, missing, missing_netwo
 from xenapi_host.simulator.vdi import copied
 from xenapi_host.simulator.vm import new_domid
 from xenapi_host.simulator.vm_operations import operation, refuse
+from xenapi_host.simulator.vm_sending import expect, receiver, refuse_send, send
 
 _INTRA_POOL_VIF = "VIF mapping is not allowed for intra-pool migration -all VIFs must be on the same network"
 
@@ -54,6 +55,7 @@ def migrate_receive(call: Call, host_ref: str, network_ref: str, options: dict[s
     if not pifs:
         raise Failure("HOST_CANNOT_ATTACH_NETWORK", host.ref, network.ref)
     session = call.engine.open_session("migration")
+    expect(call.engine, session.ref)
     base = f"http://{host['address']}"
     return {
         "SM": f"{base}/services/SM?session_id={session.ref}",
@@ -114,7 +116,10 @@ def assert_can_migrate(
 ) -> str:
     vm = call.row("VM", ref)
     refuse(vm, "migrate_send")
-    _assert(call, vm, dest, vdi_map, vif_map)
+    if (peer := receiver(call, dest)) is not None:
+        refuse_send(call, peer, vm, dest, vdi_map, vif_map)
+    else:
+        _assert(call, vm, dest, vdi_map, vif_map)
     return ""
 
 
@@ -139,6 +144,9 @@ def migrate_send(
 ) -> str:
     vm = call.row("VM", ref)
     refuse(vm, "migrate_send")
+    if (peer := receiver(call, dest)) is not None:
+        refuse_send(call, peer, vm, dest, vdi_map, vif_map)
+        return send(call, peer, vm, dest, vdi_map, vif_map)
     host = _assert(call, vm, dest, vdi_map, vif_map)
     with operation(call, vm, "migrate_send"):
         for vdi in _disks(call, vm):
