@@ -247,7 +247,63 @@ class EvacuateServer:
     host: str = ""
 
 
+@record("server.set_password", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPassword:
+    """Let the guest's agent set its administrator's password. `sealed` as in model.BuildSpec."""
+
+    sealed: bytes
+
+
+@record("server.set_metadata", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMetadata:
+    """Let the guest find all this metadata, and no other."""
+
+    metadata: dict[str, str]
+
+
+@record("server.reset_network", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetNetwork:
+    """Let the guest's agent configure its network as xenstore says."""
+
+
+@record("server.inject_network", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectNetwork:
+    """Write into xenstore how the guest's interfaces are to be configured."""
+
+
+class Question(StrEnum):
+    """What a leaf is asked of a server while a tenant waits. The answers: the console's text (UTF-8); a JSON object;
+    a URL."""
+
+    CONSOLE_LOG = "console_log"
+    DIAGNOSTICS = "diagnostics"
+    CONSOLE_URL = "console_url"
+
+
+@record("server.ask", direction=Direction.DOWN, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A question that somebody waits for: neither it nor its answer is sent again, loss is a time-out there."""
+
+    question: bytes
+    kind: Question
+
+
 # --- replies and reports, leaf to owner ---
+
+
+@record("server.answer", direction=Direction.UP, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the leaf says to a question: `body` as compressed by zlib, or why it cannot say."""
+
+    question: bytes
+    body: bytes = b""
+    error: str = ""
 
 
 @record("server.accepted", direction=Direction.UP, acknowledged=True, of_server=True)

@@ -40,9 +40,13 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """What only the leaf may read. `image_token`: sent as X-Auth-Token with the image's bytes."""
+    """What only the leaf may read. `image_token`: sent as X-Auth-Token with the image's bytes. `files`: path in the
+    guest -> content. `user_data`: for the guest's own first start, as it is."""
 
     image_token: str = field(default="", repr=False)
+    admin_password: str = field(default="", repr=False)
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    user_data: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ from compute_cell import hosts
 from compute_cell.answers import NO_JOB, Here, fault, released, told
 from compute_cell.rows import GroupRow, HostRow, InstanceRow, Phase
 from compute_cell.tasks import DestroyTask, PrepareTask, StartTask
+from xenapi_host import guests
 
 GENERATION = "generation"
 EPOCH = "epoch"
@@ -147,7 +148,14 @@ def _is_open(instance: InstanceRow, owner: CellName, attempt: int) -> bool:
 
 
 def _start(here: Here, instance: InstanceRow, now: Instant) -> Decision:
-    job = here.job("build.start", instance, StartTask(pool=instance.pool, attempt=instance.attempt, host=instance.host))
+    task = StartTask(
+        pool=instance.pool,
+        attempt=instance.attempt,
+        host=instance.host,
+        agent=guests.has_agent(instance.spec.image),
+        sealed=instance.spec.sealed,
+    )
+    job = here.job("build.start", instance, task)
     starting = replace(instance, job=job.id)
     return Decision(do=(job,), notes=("granted, starting",)) + here.changed(starting, now, task_state="spawning")
 
@@ -210,7 +218,7 @@ def _tombstone(here: Here, view: View, record: Record, body: DeleteServer, now: 
 
 def undo(here: Here, instance: InstanceRow, now: Instant) -> Decision:
     """Remove everything of a server from its host; a job under way is asked to stop first."""
-    leaving = replace(instance, phase=Phase.UNDOING, queue=(), command=None)
+    leaving = replace(without_secrets(instance), phase=Phase.UNDOING, queue=(), command=None)
     if instance.job != NO_JOB:
         return Decision(stop=(instance.job,)) + here.changed(leaving, now, task_state="deleting")
     return _destroy(here, leaving, now)
@@ -248,8 +256,9 @@ def forget(here: Here, view: View, received: Received, body: Forget, now: Instan
 
 
 def prepared(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
-    # The secret for the image has served.
-    idle = replace(instance, job=NO_JOB, spec=replace(instance.spec, sealed=b""), state=told(instance.state, end))
+    idle = replace(instance, job=NO_JOB, state=told(instance.state, end))
+    if not guests.has_agent(instance.spec.image):
+        idle = without_secrets(idle)  # those for the image and the config drive have served
     if instance.phase is Phase.UNDOING:
         return _destroy(here, idle, now)
     if end.error:
@@ -278,15 +287,22 @@ def _failed(here: Here, instance: InstanceRow, error: str, now: Instant) -> Deci
     )
 
 
+def without_secrets(instance: InstanceRow) -> InstanceRow:
+    """What was sealed for us has served, or will never."""
+    return replace(instance, spec=replace(instance.spec, sealed=b"")) if instance.spec.sealed else instance
+
+
 def started(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
-    idle = replace(instance, job=NO_JOB)
+    idle = without_secrets(replace(instance, job=NO_JOB))
     if instance.phase is Phase.UNDOING:
         return _destroy(here, idle, now)
     if end.error:
         return _failed(here, idle, end.error, now)
+    notes = [note for note in (idle.state.note, told(idle.state, end).note) if note]
     return Decision(notes=("active",)) + here.changed(
         idle,
         now,
+        note="; ".join(dict.fromkeys(notes)),
         vm_state=VmState.ACTIVE,
         task_state="",
         power_state=PowerState.RUNNING,

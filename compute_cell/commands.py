@@ -14,6 +14,7 @@ from cells.errors import Refusal
 from cells.messages import (
     ConfirmResize,
     EvacuateServer,
+    InjectNetwork,
     JobEnded,
     LiveMigrateServer,
     MigrateServer,
@@ -21,10 +22,13 @@ from cells.messages import (
     RebootServer,
     RebuildServer,
     RescueServer,
+    ResetNetwork,
     ResizeServer,
     ResumeServer,
     RevertResize,
     ServerUnknown,
+    SetMetadata,
+    SetPassword,
     SnapshotServer,
     StartServer,
     StopServer,
@@ -36,7 +40,7 @@ from cells.model import PowerState, VmState
 from cells.names import Instant
 from cells.ports import View
 from cells.record import Received
-from compute_cell import evacuation, moves, remake, resize
+from compute_cell import evacuation, guest, moves, remake, resize
 from compute_cell.answers import NO_JOB, Here, fault, told
 from compute_cell.build import never_ran, undone_while_busy
 from compute_cell.command import Begun, Command, Done
@@ -197,6 +201,10 @@ COMMANDS: dict[type, Command] = {
     SuspendServer: Command(begin=_power("suspend", "suspending"), done=_state(VmState.SUSPENDED, PowerState.SUSPENDED)),
     ResumeServer: Command(begin=_power("resume", "resuming"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     SnapshotServer: Command(begin=_snapshot, done=_unchanged),
+    SetPassword: Command(begin=guest.begin_password, done=guest.told),
+    SetMetadata: Command(begin=guest.begin_metadata, done=guest.told),
+    ResetNetwork: Command(begin=guest.begin_reset_network, done=guest.told),
+    InjectNetwork: Command(begin=guest.begin_inject_network, done=guest.told),
     RebuildServer: Command(begin=remake.begin_rebuild, done=remake.rebuilt, tells=True),
     RescueServer: Command(begin=remake.begin_rescue, done=remake.rescued),
     UnrescueServer: Command(begin=remake.begin_unrescue, done=remake.unrescued),

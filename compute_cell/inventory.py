@@ -26,7 +26,7 @@ def measured(view: View, said: Measured, now: Instant) -> tuple[HostRow | GroupR
         changed.append(replace(before, disk_gib=total, free_disk_gib=before.free_disk_gib + grown))
     pool = view.get(PoolRow, said.pool)
     if pool is not None:
-        changed.append(replace(pool, heard=now, error=""))
+        changed.append(replace(pool, heard=now, error=said.trouble[:500]))
     return tuple(changed)
 
 

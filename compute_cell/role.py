@@ -15,6 +15,7 @@ from cells.house import Parts
 from cells.identity import Identity
 from cells.messages import (
     Ack,
+    Ask,
     BuildServer,
     Compare,
     ConfirmResize,
@@ -28,6 +29,7 @@ from cells.messages import (
     GrantDue,
     HelloDown,
     HelloUp,
+    InjectNetwork,
     JobEnded,
     LiveMigrateServer,
     MigrateServer,
@@ -35,9 +37,12 @@ from cells.messages import (
     RebootServer,
     RebuildServer,
     RescueServer,
+    ResetNetwork,
     ResizeServer,
     ResumeServer,
     RevertResize,
+    SetMetadata,
+    SetPassword,
     SignedCellRecord,
     SnapshotServer,
     StartServer,
@@ -52,7 +57,7 @@ from cells.names import SECOND, CellName, Instant
 from cells.ports import Journal, NewId, Store, View, Where
 from cells.record import NO_SERVER, Received
 from cells.rows import MACHINERY, CounterRow, SettingRow
-from compute_cell import audit, build, commands, evacuation, hosts, inventory, reports, watching
+from compute_cell import audit, build, commands, evacuation, guest, hosts, inventory, reports, watching
 from compute_cell.answers import Here
 from compute_cell.caches import Clearing
 from compute_cell.evacuation import Policy
@@ -153,6 +158,11 @@ class ComputeRole:
             SuspendServer: take,
             ResumeServer: take,
             SnapshotServer: take,
+            SetPassword: take,
+            SetMetadata: take,
+            ResetNetwork: take,
+            InjectNetwork: take,
+            Ask: lambda view, received, body, now: guest.asked(here, view, received, body, now),
             RebuildServer: take,
             RescueServer: take,
             UnrescueServer: take,
@@ -208,6 +218,8 @@ class ComputeRole:
             return self._measured(view, end, now)
         if end.kind == "pool.watch":
             return self._watched(view, end, now)
+        if end.kind == guest.ASKED:
+            return guest.answered(self._here, view, received.record.server, end, now)
         instance = view.get(InstanceRow, received.record.server)
         if instance is None or instance.job != end.job:
             return NOTHING

@@ -1,7 +1,8 @@
 """Arguments and results of the jobs of a compute cell, as they lie in the jobs table. What each does: work.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cells.messages import Question
 from cells.model import BuildSpec, ImageRef, PowerState
 from cells.names import Instant
 from xenapi_host.facts import HostFacts
@@ -19,11 +20,14 @@ class PrepareTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTask:
-    """Start the prepared VM of a granted attempt on this host (a uuid)."""
+    """Start the prepared VM of a granted attempt on this host (a uuid). `agent`: the image has a guest agent, which is
+    then told what is in `sealed`."""
 
     pool: str
     attempt: int
     host: str
+    agent: bool = False
+    sealed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,34 @@ class Outcome:
 
     power_state: PowerState | None = None
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestTask:
+    """Tell a server's guest something: set_password, set_metadata, reset_network or inject_network."""
+
+    pool: str
+    action: str
+    sealed: bytes = b""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskTask:
+    """Find out what the owner asked, at once or not at all."""
+
+    pool: str
+    question: bytes
+    kind: Question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """The answer to a question, or why there is none."""
+
+    question: bytes
+    body: bytes = b""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +237,8 @@ class MeasuredHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a pool said."""
+    """What a pool said. `trouble`: what its operator should put right, though it works."""
 
     pool: str
     hosts: tuple[MeasuredHost, ...]
+    trouble: str = ""

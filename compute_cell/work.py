@@ -7,7 +7,7 @@ call too many at most.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cells import codec
@@ -16,12 +16,15 @@ from cells.errors import Permanent, Refusal
 from cells.identity import Identity
 from cells.model import Secrets
 from cells.ports import Journal
+from compute_cell import guest, guest_work
 from compute_cell.pools import Pools
 from compute_cell.tasks import (
+    AskTask,
     ClearCacheTask,
     ConfirmTask,
     DestroyTask,
     EvacuateTask,
+    GuestTask,
     Measured,
     MeasuredHost,
     MeasureTask,
@@ -32,6 +35,7 @@ from compute_cell.tasks import (
     RemakeTask,
     ResizeTask,
     RevertTask,
+    Said,
     SeenForeign,
     SeenServer,
     SnapshotTask,
@@ -41,6 +45,7 @@ from compute_cell.tasks import (
     WatchTask,
 )
 from xenapi_host import driver
+from xenapi_host.config_drive import Personal
 from xenapi_host.facts import GIB, HostFacts, PoolFacts
 from xenapi_host.plan import plan_build, plan_rescue
 from xenapi_host.session import Session
@@ -102,6 +107,8 @@ class Work:
             "build.destroy": (DestroyTask, self._destroy),
             "server.power": (PowerTask, self._power),
             "server.snapshot": (SnapshotTask, self._snapshot),
+            guest.TELL: (GuestTask, self._tell),
+            guest.ASKED: (AskTask, self._ask),
             "server.rebuild": (RemakeTask, self._rebuild),
             "server.rescue": (RemakeTask, self._rescue),
             "server.unrescue": (UnrescueTask, self._unrescue),
@@ -125,13 +132,25 @@ class Work:
         return act(job, codec.unpack(shape, job.body), journal)
 
     def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> Outcome:
-        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on)
+        secrets = self._secrets(task.spec.sealed)
+        personal = Personal(files=secrets.files, user_data=secrets.user_data)
+        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
         headers = self._headers(task.spec.sealed)
         session = self._session(task.pool, journal)
         return Outcome(note=driver.prepare_build(session, plan, journal, headers=headers).note)
 
-    def _start(self, job: Job, task: StartTask, journal: Journal) -> str:
-        return driver.start_build(self._session(task.pool, journal), job.server, task.attempt, task.host).vm_uuid
+    def _start(self, job: Job, task: StartTask, journal: Journal) -> Outcome:
+        session = self._session(task.pool, journal)
+        driver.start_build(session, job.server, task.attempt, task.host)
+        if not task.agent:
+            return Outcome()
+        return Outcome(note=guest_work.first_boot(session, job, self._secrets(task.sealed), journal))
+
+    def _tell(self, job: Job, task: GuestTask, journal: Journal) -> None:
+        guest_work.tell(self._session(task.pool, journal), job, task, self._secrets(task.sealed))
+
+    def _ask(self, job: Job, task: AskTask, journal: Journal) -> Said:
+        return guest_work.find_out(self._pools.session(task.pool), job, task)
 
     def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
         driver.destroy(self._session(task.pool, journal), job.server)
@@ -223,16 +242,22 @@ class Work:
         return driver.clear_cache(session, now=task.at, unused_for=task.unused_for)
 
     def _measure(self, job: Job, task: MeasureTask, journal: Journal) -> Measured:
-        return measured(task.pool, driver.measure(self._pools.session(task.pool)), self._counting)
+        session = self._pools.session(task.pool)
+        said = measured(task.pool, driver.measure(session), self._counting)
+        return replace(said, trouble=driver.plugins_wrong(session))
 
     def _session(self, pool: str, journal: Journal) -> Session:
         return LeasedSession(self._pools.session(pool), journal.check)
 
     def _headers(self, sealed: bytes) -> Mapping[str, str]:
+        token = self._secrets(sealed).image_token
+        return {"X-Auth-Token": token} if token else {}
+
+    def _secrets(self, sealed: bytes) -> Secrets:
         if not sealed:
-            return {}
-        secrets = codec.unpack(Secrets, self._identity.unseal(sealed))
-        return {"X-Auth-Token": secrets.image_token} if secrets.image_token else {}
+            return Secrets()
+        secrets: Secrets = codec.unpack(Secrets, self._identity.unseal(sealed))
+        return secrets
 
 
 def measured(pool: str, facts: PoolFacts, counting: Counting) -> Measured:

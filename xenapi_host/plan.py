@@ -4,14 +4,14 @@ before; gives back a BuildPlan or raises Permanent for what no host of this kind
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cells.errors import Permanent
 from cells.model import BuildSpec, Flavor, ImageRef
 from cells.names import id_text
 from xenapi_host import guests, tags
-from xenapi_host.config_drive import config_drive
+from xenapi_host.config_drive import Personal, config_drive
 from xenapi_host.facts import GIB, MIB, HostFacts
 
 _BUILT_FROM = ("vhd", "raw")
@@ -39,12 +39,13 @@ class DiskPlan:
     device: int
     size: int
     kind: str = ""
-    content: bytes = b""
+    content: bytes = field(default=b"", repr=False)
 
     @property
     def kept(self) -> bool:
-        """Whether it is a tenant's data, which a resize takes along; the others are made anew."""
-        return self.name.startswith("ephemeral")
+        """Whether it holds what cannot be made anew, so that a resize takes it along: a tenant's data, or what he gave
+        for the first start."""
+        return self.name.startswith(("ephemeral", "config"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +79,13 @@ class BuildPlan:
         return tags.claim(self.server, self.attempt, self.serial, disk)
 
 
-def plan_build(spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts, serial: int = 0) -> BuildPlan:
+def plan_build(
+    spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts, serial: int = 0, personal: Personal | None = None
+) -> BuildPlan:
     """Plan one VM on one host. For a resize: the spec with its new flavor, and the command's number as `serial`.
     Raises Permanent when the image is of a kind that cannot be built from, or too large for the flavor."""
     _refuse_image(spec)
-    disks = _disks(spec, server)
+    disks = _disks(spec, server, personal or Personal())
     return BuildPlan(
         server=server,
         attempt=attempt,
@@ -108,13 +111,13 @@ def plan_rescue(spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts
     return replace(plan, vm=vm, suffix=tags.RESCUE_SUFFIX, root_bytes=0, auto_disk_config=False)
 
 
-def _disks(spec: BuildSpec, server: bytes) -> tuple[DiskPlan, ...]:
+def _disks(spec: BuildSpec, server: bytes, personal: Personal) -> tuple[DiskPlan, ...]:
     found = []
     if spec.flavor.swap_mib:
         kind = "swap" if guests.fresh_file_system(spec.image) else ""
         found.append(DiskPlan(name="swap", device=SWAP_DEVICE, size=spec.flavor.swap_mib * MIB, kind=kind))
     if spec.config_drive or guests.is_yes(spec.image.properties.get("img_config_drive", "").replace("mandatory", "1")):
-        content = config_drive(spec, server)
+        content = config_drive(spec, server, personal)
         size = -(-len(content) // (2 * MIB)) * 2 * MIB  # storage rounds up to whole blocks of a VHD
         found.append(DiskPlan(name="config", device=CONFIG_DEVICE, size=size, content=content))
     for place, size in enumerate(ephemeral_sizes(spec.flavor.ephemeral_gib)):

@@ -6,7 +6,7 @@
     shrink   {disk, size} -> {done, reason, size}         file system and partition down to `size` bytes
     copy     {source, disk, size} -> {copied}             the first `size` bytes, holes left out
     make     {disk, kind: ext3 | ext4 | swap, label} -> {made}    a whole disk as one file system; its own is kept
-    write    {disk, data} -> {written}                    base64, from the first byte
+    write    {disk, data} -> {written}                    base64; optional: packed (by zlib), offset (else 0)
 
 A disk is {device, sr, vdi}: the name XAPI gives its block device, and the uuids by which storage knows it. Sizes are
 bytes. Only what auto-disk-config has always meant is touched: exactly one partition, number 1, of a PC partition
@@ -24,6 +24,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
@@ -34,7 +35,7 @@ else:
     sys.dont_write_bytecode = True
     from celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, text
 
-VERSION = "1.0"
+VERSION = "1.1"
 SECTOR = 512
 _ENTRIES = 446  # where the four entries of 16 bytes are in the first sector
 _EXTENDED = (0x05, 0x0F, 0x85)
@@ -132,10 +133,16 @@ def write(params: Params) -> Dict[str, Any]:
         data = base64.b64decode(text(params, "data"), validate=True)
     except binascii.Error as error:
         raise PermanentError(f"params.data is not base64: {error}") from error
-    if len(data) > min(_MOST_WRITTEN, _size_of(path)):
-        raise PermanentError(f"params.data has {len(data)} bytes, more than the disk takes")
+    if params.get("packed"):
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(data, _MOST_WRITTEN)
+        if not unpacker.eof:
+            raise PermanentError(f"params.data is cut short or has more than {_MOST_WRITTEN} bytes")
+    offset = params.get("offset", 0)
+    if not isinstance(offset, int) or offset < 0 or offset + len(data) > min(_MOST_WRITTEN, _size_of(path)):
+        raise PermanentError(f"params.data has {len(data)} bytes, more than the disk takes there")
     with open(path, "r+b", buffering=0) as writer:
-        _written(writer.fileno(), data, 0)
+        _written(writer.fileno(), data, offset)
         os.fsync(writer.fileno())
     return {"written": len(data)}
 
