@@ -49,8 +49,14 @@ class GlanceImages:
             return None
 
     def find(self, name: str) -> tuple[Image, ...]:
+        return self._all_with({"name": name})
+
+    def having(self, properties: Mapping[str, str]) -> tuple[Image, ...]:
+        return self._all_with(properties)
+
+    def _all_with(self, wanted: Mapping[str, str]) -> tuple[Image, ...]:
         found: list[Image] = []
-        path = "/v2/images?" + urllib.parse.urlencode({"name": name})
+        path = "/v2/images?" + urllib.parse.urlencode(wanted)
         for _ in range(_MOST_PAGES):
             page = self._ask("GET", path)
             found.extend(_image(record) for record in page["images"])

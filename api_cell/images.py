@@ -8,7 +8,7 @@ always whole.
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,6 +71,9 @@ class Images(Protocol):
 
     def find(self, name: str) -> tuple[Image, ...]:
         """Every image of this name."""
+
+    def having(self, properties: Mapping[str, str]) -> tuple[Image, ...]:
+        """Every image that has all these properties."""
 
     def create(
         self,
@@ -139,6 +142,9 @@ class FolderImages:
 
     def find(self, name: str) -> tuple[Image, ...]:
         return tuple(image for image in self.all() if image.name == name)
+
+    def having(self, properties: Mapping[str, str]) -> tuple[Image, ...]:
+        return tuple(image for image in self.all() if properties.items() <= image.properties.items())
 
     def create(
         self,

@@ -6,7 +6,7 @@ nobody asked us for is parked, never adopted.
 
 from dataclasses import replace
 
-from api_cell import quota
+from api_cell import backups, quota
 from api_cell.here import Here, gone, is_gone, saved
 from api_cell.rows import OpenIntent, Phase, ServerRow
 from cells import codec
@@ -56,6 +56,9 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
     after = _rebuild_over(row, after, body)
     if body.failed is not None and body.failed[0] > row.finished:
         decision += _failed(here, row, body.failed, received, now)
+    failed = body.failed[0] if body.failed is not None else 0
+    done = [wish for wish in row.intents if wish.number <= body.number and wish.number != failed]
+    decision += backups.over(here, after, done)
     after, usage = _resize_over(view, after)
     return decision + Decision(save=(saved(after, now), *usage))
 

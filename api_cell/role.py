@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from api_cell import audit, mirror, placing, wishes
+from api_cell import audit, backups, mirror, placing, wishes
 from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
 from api_cell.http.serve import Served
@@ -156,6 +156,9 @@ class ApiRole:
     def work(self, job: Job, journal: Journal) -> Any:
         if job.kind == "image.give_up" and self.front is not None and self.front.images is not None:
             self.front.images.delete(codec.unpack(str, job.body))
+            return None
+        if job.kind == backups.ROTATE and self.front is not None and self.front.images is not None:
+            backups.rotate(self.front.images, codec.unpack(backups.Rotation, job.body))
             return None
         raise Permanent(f"an API cell knows no job {job.kind!r}")
 

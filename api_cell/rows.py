@@ -26,13 +26,15 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenIntent:
     """A wish that has not had its effect yet: the status shown is the state reported plus these. `detail` is what the
-    status and the role need to know beyond the action: HARD of a reboot, the image of a snapshot."""
+    status and the role need to know beyond the action: HARD of a reboot, the image of a snapshot.
+    `backup`: kind and how many of it are kept, of a snapshot that is a backup."""
 
     number: int
     action: str
     at: Instant
     request: str
     detail: str = ""
+    backup: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The front door without HTTP, for simulations: the same service functions that REST calls, over images in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,9 @@ class MemoryImages:
     def find(self, name: str) -> tuple[Image, ...]:
         return tuple(image for image in self._images.values() if image.name == name)
 
+    def having(self, properties: Mapping[str, str]) -> tuple[Image, ...]:
+        return tuple(image for image in self._images.values() if properties.items() <= image.properties.items())
+
     def create(
         self,
         *,
@@ -48,7 +51,7 @@ class MemoryImages:
         properties: dict[str, str] | None = None,
     ) -> str:
         image = id_text(self._new_id())
-        self._add(image, name=name, owner=owner, status="queued", size=0)
+        self._add(image, name=name, owner=owner, status="queued", size=0, properties=properties or {})
         return image
 
     def ref(self, image_id: str) -> ImageRef:

@@ -88,6 +88,8 @@ def wish_task(wish: OpenIntent) -> str:
     """The task a wish shows before its leaf has taken it up."""
     if wish.action == "server.reboot" and wish.detail == "HARD":
         return "rebooting_hard"
+    if wish.backup is not None:
+        return "image_backup"
     return TASK_OF_WISH.get(wish.action, "")
 
 

@@ -142,6 +142,21 @@ def create_image(call: Call) -> Answer:
     return Answer(code=202, headers={"Location": f"{call.base}/image/v2/images/{image}"})
 
 
+def create_backup(call: Call) -> Answer:
+    wish = call.body["createBackup"]
+    image = actions.create_backup(
+        call.api,
+        asking(call),
+        wish["name"],
+        wish["backup_type"],
+        int(wish["rotation"]),
+        wish.get("metadata", {}),
+    )
+    if call.version >= 45:
+        return Answer(code=202, body={"image_id": image})
+    return Answer(code=202, headers={"Location": f"{call.base}/image/v2/images/{image}"})
+
+
 def lock(call: Call) -> Answer:
     servers.lock(call.api, call.caller, server_id(call), True)
     return ACCEPTED
@@ -162,7 +177,6 @@ def not_served(call: Call) -> Answer:
 
 NOT_SERVED = (
     "changePassword",
-    "createBackup",
     "shelve",
     "unshelve",
     "shelveOffload",

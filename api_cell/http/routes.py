@@ -85,6 +85,9 @@ ROUTES: tuple[Route, ...] = (
         method="POST", path=_ACTION, action="evacuate", handler=actions.evacuate, rule=_ADMIN, schema=schemas.evacuate
     ),
     Route(method="POST", path=_ACTION, action="createImage", handler=actions.create_image, schema=schemas.CREATE_IMAGE),
+    Route(
+        method="POST", path=_ACTION, action="createBackup", handler=actions.create_backup, schema=schemas.CREATE_BACKUP
+    ),
     Route(method="POST", path=_ACTION, action="lock", handler=actions.lock, schema=schemas.LOCK),
     Route(method="POST", path=_ACTION, action="unlock", handler=actions.unlock, schema=schemas.UNLOCK),
     *(

@@ -195,6 +195,25 @@ def evacuate(version: int) -> Schema:
 
 CREATE_IMAGE = action("createImage", whole({"name": NAME, "metadata": METADATA}, required=("name",)))
 
+# The rotation of 0, which would keep nothing, is refused: the backup would be thrown away when it is whole.
+CREATE_BACKUP = action(
+    "createBackup",
+    whole(
+        {
+            "name": NAME,
+            "backup_type": {"type": "string", "minLength": 1, "maxLength": 255},
+            "rotation": {
+                "oneOf": [
+                    {"type": "integer", "minimum": 1, "maximum": 1000},
+                    {"type": "string", "pattern": "^[1-9][0-9]{0,2}$"},
+                ]
+            },
+            "metadata": METADATA,
+        },
+        required=("name", "backup_type", "rotation"),
+    ),
+)
+
 SERVER_METADATA = wrapped("metadata", METADATA)
 METADATA_ITEM = wrapped("meta", {**METADATA, "minProperties": 1, "maxProperties": 1})
 SERVER_TAGS = wrapped("tags", TAGS)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from api_cell import allowed, quota
+from api_cell import allowed, backups, quota
 from api_cell.errors import Invalid, NotAllowedNow
 from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.service import story
@@ -188,6 +188,18 @@ def _refuse_unfit(old: Flavor, new: Flavor, auto_disk_config: bool) -> None:
 
 def create_image(api: Api, asking: Asking, name: str, properties: dict[str, str]) -> str:
     """Gives the id of the new image, queued until the leaf has uploaded its data."""
+    return _image_of(api, asking, "createImage", name, {"image_type": "snapshot", **properties}, None)
+
+
+def create_backup(api: Api, asking: Asking, name: str, kind: str, rotation: int, properties: dict[str, str]) -> str:
+    """As create_image; once the image is whole, older backups of this kind beyond `rotation` are removed."""
+    marks = backups.properties(id_text(asking.server), kind)
+    return _image_of(api, asking, "createBackup", name, {**properties, **marks}, (kind, rotation))
+
+
+def _image_of(
+    api: Api, asking: Asking, action: str, name: str, properties: dict[str, str], backup: tuple[str, int] | None
+) -> str:
     # Looked at first without a lock, so that no image is made for a wish that cannot be; decided below.
     row = api.read(lambda unit: _may(unit, asking, "server.snapshot"))
     base = row.spec.image
@@ -200,7 +212,6 @@ def create_image(api: Api, asking: Asking, name: str, properties: dict[str, str]
         properties={
             **base.properties,
             "base_image_ref": base.id,
-            "image_type": "snapshot",
             "instance_uuid": id_text(asking.server),
             **properties,
         },
@@ -209,7 +220,7 @@ def create_image(api: Api, asking: Asking, name: str, properties: dict[str, str]
     try:
         refuse_large(command)
         # The image's id goes along, so that the role can remove it when no data will come.
-        _plain(api, asking, "createImage", command, detail=image_id)
+        _plain(api, asking, action, command, detail=image_id, backup=backup)
     except CelltreeError as error:
         # An image whose wish may have been saved after all stays: the role removes it if the snapshot fails.
         if not isinstance(error, AmbiguousCommit):
@@ -234,12 +245,21 @@ def delete(api: Api, asking: Asking) -> None:
 # --- the common way of all wishes ---
 
 
-def _plain(api: Api, asking: Asking, action: str, command: Any, *, rule: str = "", detail: str = "") -> None:
+def _plain(
+    api: Api,
+    asking: Asking,
+    action: str,
+    command: Any,
+    *,
+    rule: str = "",
+    detail: str = "",
+    backup: tuple[str, int] | None = None,
+) -> None:
     """A wish that is nothing but its command."""
 
     def act(unit: Unit, line: bytes) -> None:
         row = _may(unit, asking, rule or kind_of(command).name)
-        _open(api, unit, asking, line, row, action, command, detail)
+        _open(api, unit, asking, line, row, action, command, detail, backup)
 
     _wish(api, act)
 
@@ -272,10 +292,20 @@ def _unlocked(row: ServerRow, caller: Caller) -> ServerRow:
 
 
 def _open(
-    api: Api, unit: Unit, asking: Asking, line: bytes, row: ServerRow, action: str, command: Any, detail: str = ""
+    api: Api,
+    unit: Unit,
+    asking: Asking,
+    line: bytes,
+    row: ServerRow,
+    action: str,
+    command: Any,
+    detail: str = "",
+    backup: tuple[str, int] | None = None,
 ) -> ServerRow:
     now, request = api.clock(), asking.request
-    wish = OpenIntent(number=row.number + 1, action=kind_of(command).name, at=now, request=request, detail=detail)
+    wish = OpenIntent(
+        number=row.number + 1, action=kind_of(command).name, at=now, request=request, detail=detail, backup=backup
+    )
     row = settle(replace(row, number=wish.number, intents=(*row.intents, wish), updated=max(row.updated, now)))
     told = story.asked(api, asking.caller, row, action, request, line)
     unit.save(row, wake_for(api, row, wish, command), told)
