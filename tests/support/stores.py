@@ -34,6 +34,11 @@ class AnyStore(Protocol):
 
 @pytest.fixture(params=["dict", "sqlite", pytest.param("mariadb", marks=pytest.mark.services)])
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> NewUrl:
+    return new_urls(request, tmp_path)
+
+
+def new_urls(request: pytest.FixtureRequest, tmp_path: Path) -> NewUrl:
+    """Addresses of empty databases of the kind the fixture's parameter names."""
     if request.param == "mariadb":
         made: NewUrl = request.getfixturevalue("new_schema")
         return made
