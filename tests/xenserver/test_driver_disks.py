@@ -21,7 +21,7 @@ from tests.xenserver.glance_twin import Glance, Image, serve_glance
 from xenapi_host import driver, tags, vhd
 from xenapi_host.facts import GIB
 from xenapi_host.image_maker import make_image, make_raw
-from xenapi_host.plan import BuildPlan, plan_build
+from xenapi_host.plan import BuildPlan, plan_build, plan_rescue
 from xenapi_host.session import Access, Session, connect
 from xenapi_host.simulator.full import FullPool
 from xenapi_host.simulator.worlds import demo_pool
@@ -83,9 +83,9 @@ class Desk:
         driver.start_build(self.session, SERVER, 1, plan.host)
         return note
 
-    def raw(self, device: int) -> Path:
-        """The disk of the server's VM at a device number, as a raw file."""
-        vm = self.session.call("VM.get_by_name_label", tags.vm_name(SERVER))[0]
+    def raw(self, device: int, name: str = tags.vm_name(SERVER)) -> Path:
+        """The disk of a VM (the server's) at a device number, as a raw file."""
+        vm = self.session.call("VM.get_by_name_label", name)[0]
         for ref in self.session.call("VM.get_VBDs", vm):
             vbd = self.session.call("VBD.get_record", ref)
             if vbd["userdevice"] == str(device):
@@ -306,3 +306,43 @@ def test_config_drive_says_who_the_server_is(desk: Desk) -> None:
     iso.get_file_from_iso_fp(plain, iso_path="/OPENSTACK/LATEST/NETWORK_DATA.JSON;1")
     assert json.loads(plain.getvalue())["links"][0]["ethernet_mac_address"] == tags.mac(SERVER, 0)
     iso.close()
+
+
+def test_rescue_shows_the_servers_disk_and_leaves_it_as_it_was(desk: Desk) -> None:
+    image = desk.image(partitioned=True)
+    plan = desk.plan(image)
+    desk.build(plan)
+    before = desk.raw(0).name
+    spec = replace(a_spec(flavor=ONE, image=desk.image("helper")), config_drive=True)
+    host = driver.measure(desk.session).hosts[0]
+    rescuer = plan_rescue(spec, server=SERVER, attempt=1, host=host, serial=4)
+    driver.rescue(desk.session, rescuer, KeptJournal())
+    states = driver.power_states(desk.session)
+    assert states[SERVER].power_state == "Running"
+    second = desk.raw(1, rescuer.name)
+    assert second.name == before
+    assert _sound_size(second, START) > GIB - START - MIB
+    assert _sound_size(desk.raw(0, rescuer.name), 0) > 0
+    driver.unrescue(desk.session, SERVER, plan.host)
+    state = driver.find(desk.session, SERVER)
+    assert state is not None
+    assert state.power_state == "Running"
+    assert desk.raw(0).name == before
+    left = [vdi["name_label"] for vdi in desk.session.call("VDI.get_all_records").values() if vdi["managed"]]
+    assert sorted(left) == sorted([tags.image_name("demo"), tags.image_name("helper"), f"{tags.vm_name(SERVER)} root"])
+
+
+def test_rebuild_gives_the_server_the_other_images_files(desk: Desk) -> None:
+    desk.build(desk.plan(desk.image(), EXTRA))
+    (desk.files / "motd").write_text("another image, made for a test\n")
+    other = desk.image("other", partitioned=True)
+    made = driver.rebuild(desk.session, desk.plan(other, EXTRA, serial=4), KeptJournal())
+    assert made.power_state == "Running"
+    raw = desk.raw(0)
+    assert _sound_size(raw, START) > GIB - START - MIB
+    assert _tool("debugfs", "-R", "cat /motd", f"{raw}?offset={START}").startswith("another image")
+    names = [vm["name_label"] for vm in desk.session.call("VM.get_all_records").values()]
+    assert names.count(tags.vm_name(SERVER)) == 1
+    left = [vdi["name_label"] for vdi in desk.session.call("VDI.get_all_records").values() if vdi["managed"]]
+    own = [f"{tags.vm_name(SERVER)} {name}" for name in ("root", "swap", "ephemeral0")]
+    assert sorted(left) == sorted([tags.image_name("demo"), tags.image_name("other"), *own])
