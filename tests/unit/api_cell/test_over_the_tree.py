@@ -1,5 +1,6 @@
 """REST at the top of the whole embedded tree: what a tenant asks goes down three levels and comes back as a status."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from api_cell.images import FolderImages
 from api_cell.rows import FlavorRow
 from api_cell.settings import Settings
 from cells.model import Flavor
+from cells.rows import StoryRow
 from tests.support.api_house import Bytes
 from tests.support.embedded import Tree, make_tree
 from tests.support.requests import ask
@@ -21,6 +23,10 @@ from xenapi_host.simulator.failure import Failure
 
 def refuse_image(call: Any, host: Any, args: dict[str, str]) -> str:
     raise Failure("XENAPI_PLUGIN_FAILURE", "download", "PermanentError", "image refused: it is no disk")
+
+
+def leave_alone(call: Any, host: Any, args: dict[str, str]) -> str:
+    return json.dumps({"done": False, "reason": "the disk has a GPT partition table", "size": 0})
 
 
 HUGE = Flavor(id="huge", name="huge", vcpus=512, ram_mib=1 << 22, disk_gib=1)
@@ -154,6 +160,18 @@ def test_a_rebuild_that_fails_leaves_the_server_as_it_was(tenant: Tenant) -> Non
     shown = tenant.shown(server)
     assert (shown["image"]["id"], shown["name"]) == (tenant.image, "vm")
     assert len(tenant.tree.vms(leaf)) == 1
+
+
+def test_why_a_disk_was_left_alone_is_in_the_story(tenant: Tenant) -> None:
+    for pool in tenant.tree.pools.values():
+        pool.twin("celltree_disk.py", "grow", leave_alone)
+    server = tenant.create("2", **{"OS-DCF:diskConfig": "AUTO"})
+    assert tenant.status_after(server) == "ACTIVE"
+    assert tenant.shown(server)["OS-DCF:diskConfig"] == "AUTO"
+    with tenant.tree["east"].store.unit(lock=False) as unit:
+        told = [line.text for line in unit.find(StoryRow) if "GPT" in line.text]
+    assert told
+    assert told[-1].endswith("the file system was not resized: the disk has a GPT partition table")
 
 
 def test_a_disk_shrinks_where_its_file_system_may(tenant: Tenant) -> None:
