@@ -5,10 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from cells.messages import EvacuateServer
+from cells.messages import DeleteServer, EvacuateServer, LiveMigrateServer
+from cells.model import PowerState
+from cells.names import SECOND
 from cells.rows import StoryRow
-from compute_cell.rows import HostRow, HostState, InstanceRow
+from compute_cell import hosts, watching
+from compute_cell.answers import Here
+from compute_cell.rows import HostRow, HostState, InstanceRow, Move, PoolRow
+from compute_cell.tasks import SeenServer, Watched
+from compute_cell.watching import Watch
 from tests.support.embedded import Tree, make_tree
+from xenapi_host.light_images import give_images
+from xenapi_host.session import in_process
+from xenapi_host.simulator.light import LightPool
 from xenapi_host.simulator.mishaps import crash_guest, kill_host, return_host
 from xenapi_host.simulator.worlds import HostShape
 
@@ -228,3 +237,62 @@ def test_a_guest_that_crashes_is_seen(make: Make) -> None:
     crash_guest(engine, ref)
     tree.run(10)
     assert tree.server("east", server).status == "SHUTOFF"
+
+
+def with_two_pools(tree: Tree) -> HostRow:
+    """Give the leaf another pool; one of its hosts."""
+    second = LightPool(hosts=2, shape=HostShape(cpu_objects=False), name="second", seed=99)
+    give_images(second)
+    clock = tree.clock
+    tree.faces["second"] = lambda: in_process(second.login(), clock=lambda: clock() / SECOND, sleep=lambda _: None)
+    tree.pools["second"] = second
+    with tree.stores["leaf"].unit() as unit:
+        unit.save(PoolRow(name="second", url="light:second", user="root", secret=b""))
+    tree.run(40)
+    return next(host for host in tree.rows("leaf", HostRow) if host.pool == "second")
+
+
+def test_a_server_moves_live_into_another_pool_of_its_leaf_and_is_watched_and_deleted_there(make: Make) -> None:
+    tree = make()
+    server = built(tree)
+    to = with_two_pools(tree)
+    tree.ask("east", server, LiveMigrateServer(host=to.name))
+    tree.run(20)
+    assert (tree.vms("leaf"), len(tree.vms("second"))) == ([], 1)
+    row = held(tree, server)
+    assert (row.host, row.pool, row.moving) == (to.uuid, "second", None)
+    assert tree.server("east", server).status == "ACTIVE"
+    claims_add_up(tree)
+    ref = tree.pools["second"].login().call("VM.get_by_uuid", tree.vms("second")[0]["uuid"])
+    tree.pools["second"].login().call("VM.hard_shutdown", ref)
+    tree.run(10)
+    assert tree.server("east", server).status == "SHUTOFF"
+    tree.ask("east", server, DeleteServer(build_deadline=0))
+    tree.run(20)
+    assert tree.vms("second") == []
+    claims_add_up(tree)
+
+
+def test_a_move_whose_outcome_is_unknown_keeps_both_claims_until_the_server_is_seen(make: Make) -> None:
+    tree = make(watch_every=0.0)
+    server = built(tree)
+    to = with_two_pools(tree)
+    row = held(tree, server)
+    room = row.state.flavor
+    with tree.stores["leaf"].unit() as unit:
+        unit.save(replace(row, moving=Move(host=to.uuid, pool="second", name=to.name, room=room)))
+        unit.save(hosts.take(to, None, room).host)
+    said = Watched(
+        pool="second",
+        token="",
+        began=tree.clock() + 1,
+        whole=False,
+        quiet=False,
+        servers=(SeenServer(server=server, power_state=PowerState.RUNNING, host=to.uuid),),
+    )
+    with tree.stores["leaf"].unit() as unit:
+        here = Here(name="leaf", new_id=tree.house.new_id)
+        decision = watching.settle(here, unit, Watch(), said, tree.clock(), whole=False)
+        unit.save(*decision.save)
+    assert (held(tree, server).host, held(tree, server).pool) == (to.uuid, "second")
+    claims_add_up(tree)
