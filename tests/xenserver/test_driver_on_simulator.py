@@ -266,3 +266,28 @@ class DyingAt:
 
     def close(self) -> None:
         self.door.close()
+
+
+def test_a_running_server_takes_its_bytes_along_to_another_host_and_into_another_pool(
+    pool: FullPool, session: Session, glance: Glance, image: ImageRef, tmp_path: Path
+) -> None:
+    _built(session, image)
+    to = driver.measure(session).hosts[1]
+    assert driver.migrate(session, SERVER, to, KeptJournal()).power_state is PowerState.RUNNING
+    state = driver.find(session, SERVER)
+    assert state is not None and state.host == to.uuid
+    assert read_file(_snapshot(session, glance, tmp_path, "moved"), "/motd") == b"made for a test\n"
+
+    second = FullPool(tmp_path / "second", demo_pool)
+    second.start()
+    away = connect(Access(url=second.url, user="root", password="xen"))
+    try:
+        driver.migrate_to_pool(session, away, SERVER, driver.measure(away).hosts[0], KeptJournal())
+        assert driver.find(session, SERVER) is None
+        assert session.call("VDI.get_by_name_label", f"{tags.vm_name(SERVER)} root") == []
+        assert read_file(_snapshot(away, glance, tmp_path, "away"), "/motd") == b"made for a test\n"
+        driver.destroy(away, SERVER)
+        assert [vdi for vdi in away.call("VDI.get_all_records").values() if tags.CLAIM in vdi["other_config"]] == []
+    finally:
+        away.close()
+        second.stop()
