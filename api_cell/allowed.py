@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from api_cell.errors import NotAllowedNow
 from api_cell.rows import Phase, ServerRow
+from api_cell.status import QUIET
 from cells.model import VmState
 from cells.names import id_text
 
@@ -51,6 +52,10 @@ ALLOWED: dict[str, Rule] = {
     "server.rebuild": Rule(name="rebuild", states=(VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)),
     "server.rescue": Rule(name="rescue", states=(VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)),
     "server.unrescue": Rule(name="unrescue", states=(VmState.RESCUED,)),
+    "server.set_password": Rule(name="changePassword", states=(VmState.ACTIVE,)),
+    "server.reset_network": Rule(name="resetNetwork", states=(VmState.ACTIVE,)),
+    "server.inject_network": Rule(name="injectNetworkInfo", states=(VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED)),
+    "server.ask": Rule(name="query", states=(*_AT_REST, VmState.RESIZED, VmState.RESCUED), tasks=("*",)),
     "metadata": Rule(name="metadata", states=_AT_REST, tasks=("*",)),
 }
 
@@ -75,7 +80,7 @@ def check(row: ServerRow, wish: str) -> None:
         )
     # Confirming shows no task, and a report may lag behind the wish: what is still open counts as well.
     for wait in row.intents:
-        if wait.action == "place" or (rule.tasks and wait.action == "server.reboot"):
+        if wait.action in QUIET or (rule.tasks and wait.action == "server.reboot"):
             continue
         raise NotAllowedNow(
             f"Cannot '{rule.name}' instance {server} while an earlier request for it is open ({wait.action}); "

@@ -74,6 +74,13 @@ class BadMediaType(Rejected):
     key = "badMediaType"
 
 
+class NoAnswer(Rejected):
+    """Who should know did not answer in time."""
+
+    code = 503
+    key = "serviceUnavailable"
+
+
 class NotServed(Rejected):
     """OpenStack has it, this API does not."""
 

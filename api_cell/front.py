@@ -70,7 +70,7 @@ class Front:
         parts = self._parts
         with parts.store.unit() as unit:
             seed_flavors(unit)
-        return make_app(self.settings, parts.store, self.images, poke, parts.clock, parts.new_id)
+        return make_app(self.settings, parts.store, self.images, poke, parts.clock, parts.new_id, self.keep)
 
     def open(self, poke: Callable[[], None], listen: str) -> Served:
         """Serve at host:port."""
@@ -100,8 +100,13 @@ class Front:
             poke=poke,
             clock=parts.clock,
             ids=parts.new_id,
+            keep=self.keep,
         )
         return endpoint(api)
+
+    def keep(self, secret: bytes) -> bytes:
+        """A secret as it may lie in this cell's database."""
+        return self._parts.identity.keep(secret, self._parts.random_bytes)
 
     def read_token(self, image: str) -> str:
         return self.tokens.token_for(image, Purpose.READ)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from api_cell import quota
-from api_cell.rows import GoneServerRow, ServerRow
+from api_cell.rows import GoneServerRow, SecretRow, ServerRow
 from api_cell.status import settle
 from cells.decision import Decision, Remove, Wake
 from cells.names import NEVER, CellName, Id, Instant
@@ -17,13 +17,14 @@ from cells.rows import StoryRow
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
     """Our name, and where new ids and draws come from. `sealed` gives a leaf's secret for an image (leaf, image,
-    whether to write it). `attempt_time` (seconds): how long a leaf has to answer an
-    offer; `command_time`: how long it has to take up any other command."""
+    whether to write it); `personal` the same for reading, with a tenant's kept secrets in it. `attempt_time`
+    (seconds): how long a leaf has to answer an offer; `command_time`: how long it has to take up any other command."""
 
     name: CellName
     new_id: Callable[[], bytes]
     draw: Callable[[], float]
     sealed: Callable[[CellName, str, bool], bytes]
+    personal: Callable[[CellName, str, bytes], bytes]
     attempt_time: int = 60
     command_time: int = 3600
 
@@ -81,7 +82,15 @@ def gone(view: View, row: ServerRow, now: Instant) -> Decision:
     last = replace(saved(row, now), status="DELETED", vm_state="deleted", task_state="", intents=())
     usage = quota.charge(quota.usage_of(view, row.project), row, None)
     kept = GoneServerRow(id=row.id, project=row.project, updated=last.updated, server=last)
-    return Decision(save=(Remove(row=ServerRow, key=(row.id,)), kept, usage), notes=("gone",))
+    secret = forgotten(last)[1]
+    return Decision(save=(Remove(row=ServerRow, key=(row.id,)), kept, usage, *secret), notes=("gone",))
+
+
+def forgotten(row: ServerRow) -> tuple[ServerRow, tuple[Remove, ...]]:
+    """The row without its tenant's secrets, which have served; and what to save with it."""
+    if not row.secret:
+        return row, ()
+    return replace(row, secret=False), (Remove(row=SecretRow, key=(row.id,)),)
 
 
 def is_gone(view: View, server: Id) -> GoneServerRow | None:

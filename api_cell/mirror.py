@@ -7,12 +7,12 @@ nobody asked us for is parked, never adopted.
 from dataclasses import replace
 
 from api_cell import backups, quota
-from api_cell.here import Here, gone, is_gone, saved
-from api_cell.rows import OpenIntent, Phase, ServerRow
+from api_cell.here import Here, forgotten, gone, is_gone, saved
+from api_cell.rows import OpenIntent, Phase, QuestionRow, ServerRow
 from cells import codec
-from cells.decision import NOTHING, Decision, Job, Seen
+from cells.decision import NOTHING, Decision, Job, Remove, Seen
 from cells.digest import BUCKETS, bucket_of, buckets, checksum
-from cells.messages import Compare, DeleteServer, Digest, Discard, InstanceReport
+from cells.messages import Answer, Compare, DeleteServer, Digest, Discard, InstanceReport
 from cells.model import VmState
 from cells.names import NEVER, Instant
 from cells.ports import View, Where
@@ -49,8 +49,11 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         finished=max(row.finished, body.number),
         intents=tuple(wish for wish in row.intents if wish.number > body.number),
     )
+    secret: tuple[Remove, ...] = ()
+    if body.state.vm_state is not VmState.BUILDING:
+        after, secret = forgotten(after)
     story = here.story(after, now, "state", _words(body), received)
-    decision = Decision(save=(story,), seen=(seen,), notes=(_words(body),))
+    decision = Decision(save=(story, *secret), seen=(seen,), notes=(_words(body),))
     if gone_there:
         return decision + Decision(save=(saved(_removed(after, now), now),))
     after = _rebuild_over(row, after, body)
@@ -201,3 +204,11 @@ def digest(here: Here, view: View, received: Received, body: Digest, now: Instan
             for number in differing
         )
     )
+
+
+def answered(view: View, received: Received, body: Answer) -> Decision:
+    """The leaf's answer to a question that a client waits for; one that nobody waits for any more is dropped."""
+    asked = view.get(QuestionRow, body.question)
+    if asked is None or asked.done or asked.leaf != received.record.origin:
+        return NOTHING
+    return Decision(save=(replace(asked, done=True, body=body.body, error=body.error),))

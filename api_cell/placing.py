@@ -9,8 +9,8 @@ that it takes no part: so at most one VM of a build is started, however often an
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from api_cell.here import Here, saved
-from api_cell.rows import Phase, ServerRow, Tried
+from api_cell.here import Here, forgotten, saved
+from api_cell.rows import Phase, SecretRow, ServerRow, Tried
 from cells import codec
 from cells.decision import NOTHING, Decision
 from cells.errors import BadInput
@@ -80,7 +80,8 @@ def place(here: Here, market: Market, view: View, row: ServerRow, now: Instant) 
             expires=deadline + here.attempt_time * SECOND,
         )
     )
-    sealed = here.sealed(choice.leaf, row.spec.image.id, False)
+    secret = view.get(SecretRow, row.id) if row.secret else None
+    sealed = here.personal(choice.leaf, row.spec.image.id, b"" if secret is None else secret.box)
     build = BuildServer(attempt=attempt, spec=replace(row.spec, sealed=sealed))
     explanation = codec.plain(choice.explanation.shortened())
     story = here.story(row, now, "placed", f"attempt {attempt}: offered to {choice.leaf}", explanation=explanation)
@@ -136,7 +137,8 @@ def failed(
         fault_at=now,
     )
     detail = {} if explanation is None else {"explanation": codec.plain(explanation.shortened())}
-    return Decision(save=(saved(lost, now), here.story(row, now, "failed", reason, **detail)), notes=(reason,))
+    lost, secret = forgotten(lost)
+    return Decision(save=(saved(lost, now), here.story(row, now, "failed", reason, **detail), *secret), notes=(reason,))
 
 
 def accepted(here: Here, market: Market, view: View, received: Received, body: Accepted, now: Instant) -> Decision:

@@ -9,7 +9,7 @@ from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
 from api_cell.http.serve import Served
 from api_cell.placing import Market
-from api_cell.rows import ROWS, GoneServerRow, Phase, RequestRow, ServerRow
+from api_cell.rows import ROWS, GoneServerRow, Phase, QuestionRow, RequestRow, ServerRow
 from cells import codec
 from cells.audit import Audit
 from cells.config import fill
@@ -20,6 +20,7 @@ from cells.identity import Identity, seal
 from cells.messages import (
     Accepted,
     Ack,
+    Answer,
     AttemptDue,
     Digest,
     Expired,
@@ -86,6 +87,7 @@ class ApiRole:
             attempt_time=settings.attempt_time,
             command_time=settings.command_time,
             sealed=self._sealed,
+            personal=self._personal,
         )
         self._identity = identity
         # How long a leaf may be silent is one setting of the cell, whatever else is said about placement.
@@ -112,6 +114,7 @@ class ApiRole:
                 self._here, self._market(), view, received, body, now
             ),
             InstanceReport: lambda view, received, body, now: mirror.report(self._here, view, received, body, now),
+            Answer: lambda view, received, body, now: mirror.answered(view, received, body),
             ServerUnknown: lambda view, received, body, now: mirror.unknown(self._here, view, received, now),
             Digest: lambda view, received, body, now: mirror.digest(self._here, view, received, body, now),
             HelloUp: lambda view, received, body, now: self._hello(view, received, now),
@@ -178,14 +181,22 @@ class ApiRole:
 
     def _sealed(self, leaf: CellName, image: str, write: bool) -> bytes:
         """The token for an image's bytes, so that only this leaf can read it; empty where none is needed."""
-        entry = self.neighbourhood.roster.get(leaf)
-        if self.front is None or entry is None:
+        if self.front is None:
             return b""
         token = self.front.write_token(image) if write else self.front.read_token(image)
-        if not token:
+        return self._seal(leaf, Secrets(image_token=token))
+
+    def _personal(self, leaf: CellName, image: str, kept: bytes) -> bytes:
+        """A tenant's secrets, kept sealed for ourselves, and the token for reading an image if one is named."""
+        secrets: Secrets = codec.unpack(Secrets, self._identity.kept(kept)) if kept else Secrets()
+        token = self.front.read_token(image) if self.front is not None and image else ""
+        return self._seal(leaf, replace(secrets, image_token=token))
+
+    def _seal(self, leaf: CellName, secrets: Secrets) -> bytes:
+        entry = self.neighbourhood.roster.get(leaf)
+        if entry is None or secrets == Secrets():
             return b""
-        key = self._identity.trust.certificate(entry.signed.certificate).key
-        return seal(codec.pack(Secrets(image_token=token)), key)
+        return seal(codec.pack(secrets), self._identity.trust.certificate(entry.signed.certificate).key)
 
     def _market(self) -> Market:
         return Market(
@@ -220,7 +231,8 @@ class ApiRole:
         self._next_let_go = now + LET_GO_EVERY
         gone = view.find(GoneServerRow, Where(column="updated", op="<", value=now - GONE_KEPT), limit=MOST_AT_ONCE)
         asked = view.find(RequestRow, Where(column="at", op="<", value=now - REQUESTS_KEPT), limit=MOST_AT_ONCE)
-        return Decision(save=tuple(Remove(row=type(row), key=key_of(row)) for row in (*gone, *asked)))
+        lost = view.find(QuestionRow, Where(column="at", op="<", value=now - LET_GO_EVERY), limit=MOST_AT_ONCE)
+        return Decision(save=tuple(Remove(row=type(row), key=key_of(row)) for row in (*gone, *asked, *lost)))
 
     def _show_silence(self, view: View, now: Instant) -> Decision:
         """Servers of a leaf that is not heard show UNKNOWN; when it is heard again, what it last said."""

@@ -56,7 +56,9 @@ class ServerRow:
     """A server of this API cell. `number` is the last number given to a wish; `finished` the last one that is over.
     `status`, `vm_state`, `task_state`, `image` and `flavor` (ids) are kept as shown, for filters, by
     api_cell.status.settle. `updated` never goes back. `resize_to` is the flavor of a resize that is neither confirmed
-    nor reverted: its room is charged to the quota too. `before_rebuild` is what `spec` was before a rebuild that is not
+    nor reverted: its room is charged to the quota too.
+    `secret`: what its tenant gave for the first start is still kept, as a SecretRow.
+    `before_rebuild` is what `spec` was before a rebuild that is not
     over: it comes back when that fails."""
 
     id: Id
@@ -90,6 +92,7 @@ class ServerRow:
     flavor: str = ""
     tags: tuple[str, ...] = ()
     resize_to: Flavor | None = None
+    secret: bool = False
     before_rebuild: BuildSpec | None = None
 
 
@@ -102,6 +105,30 @@ class GoneServerRow:
     project: str
     updated: Instant
     server: ServerRow
+
+
+@row("secrets", key=("server",))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRow:
+    """What a tenant gave for a server's first start (model.Secrets), sealed with the cell's own key, because which leaf
+    will have the server is not known yet. Sealed anew for each leaf it is offered to; gone when the server runs."""
+
+    server: Id
+    box: bytes = field(repr=False)
+
+
+@row("questions", key=("id",), indexes=(("at",),))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionRow:
+    """What a leaf was asked while a client waits, and its answer; removed when the client has it, or soon after."""
+
+    id: Id
+    server: Id
+    leaf: CellName
+    at: Instant
+    done: bool = False
+    body: bytes = b""
+    error: Text = ""
 
 
 @row("flavors", key=("id",), indexes=(("name",),))
@@ -162,4 +189,14 @@ class KeyPairRow:
     kind: str = field(default="ssh")
 
 
-ROWS: tuple[type, ...] = (ServerRow, GoneServerRow, FlavorRow, UsageRow, QuotaRow, RequestRow, KeyPairRow)
+ROWS: tuple[type, ...] = (
+    ServerRow,
+    GoneServerRow,
+    FlavorRow,
+    UsageRow,
+    QuotaRow,
+    RequestRow,
+    KeyPairRow,
+    SecretRow,
+    QuestionRow,
+)

@@ -66,6 +66,7 @@ TASK_OF_WISH: dict[str, str] = {
     "server.rescue": "rescuing",
     "server.unrescue": "unrescuing",
     "server.snapshot": "image_snapshot_pending",
+    "server.set_password": "updating_password",
     "server.resize": "resize_prep",
     "server.migrate": "resize_prep",
     "server.live_migrate": "migrating",
@@ -74,6 +75,9 @@ TASK_OF_WISH: dict[str, str] = {
     "server.revert_resize": "resize_reverting",
     "server.delete": "deleting",
 }
+
+# Wishes that go on beside everything else and show no task.
+QUIET = ("place", "server.set_metadata")
 
 POWER_STATE: dict[str, int] = {
     PowerState.UNKNOWN: 0,
@@ -119,7 +123,7 @@ def _task_state(row: ServerRow) -> str:
     if row.state is not None and row.state.task_state:
         return row.state.task_state
     # Wishes run in order, so the oldest open one is what goes on.
-    waiting = [wish for wish in row.intents if wish.action != "place"]
+    waiting = [wish for wish in row.intents if wish.action not in QUIET]
     if waiting:
         return wish_task(min(waiting, key=lambda wish: wish.number))
     if row.state is None:

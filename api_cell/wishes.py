@@ -8,10 +8,22 @@ from api_cell.placing import Market, place
 from api_cell.rows import Phase, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision
-from cells.messages import REGISTRY, DeleteServer, Expired, Intent, RebuildServer, RescueServer, SnapshotServer
+from cells.messages import (
+    REGISTRY,
+    Ask,
+    DeleteServer,
+    Expired,
+    Intent,
+    RebuildServer,
+    RescueServer,
+    SetPassword,
+    SnapshotServer,
+)
 from cells.names import NEVER, SECOND, Instant
 from cells.ports import View
 from cells.record import Received
+
+ANSWER_TIME = 10 * SECOND
 
 
 def take(here: Here, market: Market, view: View, received: Received, body: Intent, now: Instant) -> Decision:
@@ -22,6 +34,8 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
     if body.action == "place":
         return place(here, market, view, row, now)
     command = codec.unpack(REGISTRY[body.action].body, body.body)
+    if isinstance(command, Ask):
+        return _ask(here, row, received, command, now)
     if isinstance(command, DeleteServer):
         return _delete(here, market, view, row, received, body, command, now)
     if row.phase is not Phase.GRANTED:
@@ -33,10 +47,22 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
         command = replace(command, sealed=here.sealed(row.leaf, command.image.id, True))
     elif isinstance(command, RebuildServer | RescueServer):
         command = replace(command, sealed=here.sealed(row.leaf, command.image.id, False))
+    elif isinstance(command, SetPassword):
+        sealed = here.personal(row.leaf, "", command.sealed)
+        if not sealed:
+            return _not_now(here, row, body.number, f"{row.leaf} is out of reach", now)
+        command = SetPassword(sealed=sealed)
     record = here.record(
         row.leaf, command, row, number=body.number, deadline=now + here.command_time * SECOND, asked=received
     )
     return Decision(send=(record,), notes=(f"{body.action} {body.number} to {row.leaf}",))
+
+
+def _ask(here: Here, row: ServerRow, received: Received, command: Ask, now: Instant) -> Decision:
+    if row.phase is not Phase.GRANTED:
+        return NOTHING  # who waits for the answer is told when his time is over
+    record = here.record(row.leaf, command, row, deadline=now + ANSWER_TIME, asked=received)
+    return Decision(send=(record,), notes=(f"asks {row.leaf}",))
 
 
 def _delete(

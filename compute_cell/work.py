@@ -133,7 +133,7 @@ class Work:
 
     def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> Outcome:
         secrets = self._secrets(task.spec.sealed)
-        personal = Personal(files=secrets.files, user_data=secrets.user_data)
+        personal = Personal(files=secrets.files, user_data=secrets.user_data, password=secrets.admin_password)
         plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
         headers = self._headers(task.spec.sealed)
         session = self._session(task.pool, journal)

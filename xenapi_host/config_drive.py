@@ -21,6 +21,7 @@ class Personal:
 
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     user_data: bytes = field(default=b"", repr=False)
+    password: str = field(default="", repr=False)
 
 
 def config_drive(spec: BuildSpec, server: bytes, personal: Personal) -> bytes:
@@ -43,6 +44,8 @@ def config_drive(spec: BuildSpec, server: bytes, personal: Personal) -> bytes:
     if spec.public_key:
         metadata["public_keys"] = {spec.key_name: spec.public_key}
         metadata["keys"] = [{"name": spec.key_name, "type": "ssh", "data": spec.public_key}]
+    if personal.password:
+        metadata["admin_pass"] = personal.password
     files = {}
     for number, (path, content) in enumerate(personal.files.items()):
         metadata.setdefault("files", []).append({"path": path, "content_path": f"/content/{number:04}"})

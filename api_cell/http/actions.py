@@ -176,16 +176,12 @@ def not_served(call: Call) -> Answer:
 
 
 NOT_SERVED = (
-    "changePassword",
     "shelve",
     "unshelve",
     "shelveOffload",
     "restore",
     "forceDelete",
     "os-resetState",
-    "resetNetwork",
-    "injectNetworkInfo",
-    "os-getConsoleOutput",
     "trigger_crash_dump",
     "addSecurityGroup",
     "removeSecurityGroup",

@@ -50,9 +50,10 @@ def make_app(
     poke: Callable[[], None],
     clock: Clock,
     ids: NewId,
+    keep: Callable[[bytes], bytes] | None = None,
 ) -> "Application":
     """The WSGI callable of one API cell. Where `images` is the folder store, its Glance routes are served too."""
-    api = Api(settings=settings, store=store, images=images, poke=poke, clock=clock, ids=_one_at_a_time(ids))
+    api = Api(settings=settings, store=store, images=images, poke=poke, clock=clock, ids=_one_at_a_time(ids), keep=keep)
     return Application(api)
 
 

@@ -1,7 +1,7 @@
 """The API: every route, in which microversions it is there, who may use it, and what its body must be. Nothing is
 served that is not in this table."""
 
-from api_cell.http import actions, flavors, images, keypairs, probes, quotas, schemas, servers, versions, zones
+from api_cell.http import actions, flavors, guests, images, keypairs, probes, quotas, schemas, servers, versions, zones
 from api_cell.http.call import Route, Rule
 
 _SERVERS = "/v2.1/servers"
@@ -84,6 +84,52 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST", path=_ACTION, action="evacuate", handler=actions.evacuate, rule=_ADMIN, schema=schemas.evacuate
     ),
+    Route(
+        method="POST",
+        path=_ACTION,
+        action="changePassword",
+        handler=guests.change_password,
+        schema=schemas.CHANGE_PASSWORD,
+    ),
+    Route(
+        method="POST",
+        path=_ACTION,
+        action="resetNetwork",
+        handler=guests.reset_network,
+        rule=_ADMIN,
+        schema=schemas.RESET_NETWORK,
+    ),
+    Route(
+        method="POST",
+        path=_ACTION,
+        action="injectNetworkInfo",
+        handler=guests.inject_network,
+        rule=_ADMIN,
+        schema=schemas.INJECT_NETWORK,
+    ),
+    Route(
+        method="POST",
+        path=_ACTION,
+        action="os-getConsoleOutput",
+        handler=guests.console_output,
+        schema=schemas.CONSOLE_OUTPUT,
+    ),
+    Route(
+        method="POST",
+        path=_ACTION,
+        action="os-getVNCConsole",
+        handler=guests.vnc_console,
+        until=5,
+        schema=schemas.VNC_CONSOLE,
+    ),
+    Route(
+        method="POST",
+        path=f"{_SERVER}/remote-consoles",
+        handler=guests.remote_console,
+        since=6,
+        schema=schemas.REMOTE_CONSOLE,
+    ),
+    Route(method="GET", path=f"{_SERVER}/diagnostics", handler=guests.diagnostics, rule=_ADMIN),
     Route(method="POST", path=_ACTION, action="createImage", handler=actions.create_image, schema=schemas.CREATE_IMAGE),
     Route(
         method="POST", path=_ACTION, action="createBackup", handler=actions.create_backup, schema=schemas.CREATE_BACKUP

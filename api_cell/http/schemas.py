@@ -14,6 +14,7 @@ NAME: Schema = {
     "pattern": r"^(?! )[^\u0000-\u001f\u007f]*(?<! )$",
 }
 TEXT: Schema = {"type": "string", "maxLength": 255}
+PASSWORD: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[^\u0000-\u001f\u007f]*$"}
 LONG_TEXT: Schema = {"type": ["string", "null"], "maxLength": 65535}
 REFERENCE: Schema = {"type": "string", "minLength": 1, "maxLength": 1024}
 COUNT: Schema = {"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"}]}
@@ -44,6 +45,7 @@ def wrapped(key: str, inner: Schema, **beside: Schema) -> Schema:
     return whole({key: inner, **beside}, required=(key,))
 
 
+_FILE: Schema = whole({"path": TEXT, "contents": {"type": "string", "maxLength": 65535}}, required=("path", "contents"))
 _DEVICE: Schema = {"type": "object", "maxProperties": 20}
 _HINTS: Schema = {
     "type": "object",
@@ -71,7 +73,7 @@ def create_server(version: int) -> Schema:
         "key_name": NAME,
         "config_drive": TRUTH,
         "availability_zone": NAME,
-        "adminPass": TEXT,
+        "adminPass": PASSWORD,
         "user_data": {"type": ["string", "null"], "maxLength": 65535},
         "accessIPv4": TEXT,
         "accessIPv6": TEXT,
@@ -85,7 +87,7 @@ def create_server(version: int) -> Schema:
     if version >= 52:
         fields["tags"] = TAGS
     if version < 57:
-        fields["personality"] = {"type": "array", "maxItems": 64}
+        fields["personality"] = {"type": "array", "items": _FILE, "maxItems": 64}
     required = ("name", "flavorRef") if version < 37 else ("name", "flavorRef", "networks")
     beside = {"os:scheduler_hints": _HINTS, "OS-SCH-HNT:scheduler_hints": _HINTS}
     return wrapped("server", whole(fields, required=required), **beside)
@@ -193,6 +195,25 @@ def evacuate(version: int) -> Schema:
     return action("evacuate", whole(fields, required=("onSharedStorage",) if version < 14 else ()))
 
 
+CHANGE_PASSWORD = action("changePassword", whole({"adminPass": PASSWORD}, required=("adminPass",)))
+RESET_NETWORK = action("resetNetwork", NULL)
+INJECT_NETWORK = action("injectNetworkInfo", NULL)
+_LENGTH: Schema = {
+    "oneOf": [{"type": "integer", "minimum": -1}, {"type": "string", "pattern": "^(-1|[0-9]{1,9})$"}, {"type": "null"}]
+}
+CONSOLE_OUTPUT = action("os-getConsoleOutput", whole({"length": _LENGTH}))
+_CONSOLES = ("novnc", "xvpvnc")
+VNC_CONSOLE = action("os-getVNCConsole", whole({"type": {"enum": list(_CONSOLES)}}, required=("type",)))
+REMOTE_CONSOLE = wrapped(
+    "remote_console",
+    whole(
+        {
+            "protocol": {"enum": ["vnc", "spice", "rdp", "serial", "mks"]},
+            "type": {"enum": [*_CONSOLES, "spice-html5", "rdp-html5", "serial", "webmks"]},
+        },
+        required=("protocol", "type"),
+    ),
+)
 CREATE_IMAGE = action("createImage", whole({"name": NAME, "metadata": METADATA}, required=("name",)))
 
 # The rotation of 0, which would keep nothing, is refused: the backup would be thrown away when it is whole.

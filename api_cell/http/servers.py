@@ -1,8 +1,10 @@
 """/servers: parse -> api_cell.service.servers -> views."""
 
+import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +15,7 @@ from api_cell.http.hints import hints_of
 from api_cell.http.paging import page_size
 from api_cell.http.zones import zones_of
 from api_cell.rows import ServerRow
-from api_cell.service import actions, servers
+from api_cell.service import actions, secrets, servers
 from api_cell.service.actions import Asking
 from api_cell.service.servers import NewServer, Wanted
 from api_cell.status import STATUS, STATUS_OF_TASK, UNKNOWN
@@ -42,8 +44,11 @@ def create(call: Call) -> Answer:
     once = ""
     if call.chosen:
         # Clients send one request id with several requests of a piece of work, so the body is part of the key.
-        digest = hashlib.sha256(json.dumps(call.body, sort_keys=True).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(json.dumps(secrets.without(call.body), sort_keys=True).encode()).hexdigest()[:32]
         once = f"{hashlib.sha256(call.caller.project.encode()).hexdigest()[:32]}/{call.request_id}/{digest}"
+    elif secrets.could_set_password(call.api, new.image):
+        # Not for a request that may be asked again: its second answer could not tell what the first one did.
+        new = replace(new, password=new.password or secrets.new_password())
     made = servers.create(call.api, call.caller, new, call.request_id, once)
     if body.get("return_reservation_id") in _TRUE:
         return Answer(code=202, body={"reservation_id": made[0].request})
@@ -54,14 +59,13 @@ def create(call: Call) -> Answer:
         "OS-DCF:diskConfig": "AUTO" if made[0].spec.auto_disk_config else "MANUAL",
         "security_groups": [{"name": "default"}],
     }
+    if new.password:
+        view["adminPass"] = new.password
     return Answer(code=202, body={"server": view}, headers={"Location": f"{call.base}/v2.1/servers/{server}"})
 
 
 # Fields OpenStack has and this API has not, with what to do instead.
 _NOT_DONE = {
-    "personality": "put the files into the image",
-    "user_data": "put what it should do into the image",
-    "adminPass": "give a key_name instead",
     "accessIPv4": "leave it out; addresses are the network's business",
     "accessIPv6": "leave it out; addresses are the network's business",
     "block_device_mapping": "use imageRef; servers boot from local disks only",
@@ -102,11 +106,41 @@ def _new_server(call: Call, body: dict[str, Any]) -> NewServer:
         key_name=body.get("key_name", ""),
         config_drive=body.get("config_drive") in _TRUE,
         auto_disk_config=disk_config(body),
+        password=body.get("adminPass", ""),
+        files=_files(body.get("personality", [])),
+        user_data=_base64("server.user_data", body.get("user_data") or ""),
         description=body.get("description") or "",
         tags=tuple(dict.fromkeys(body.get("tags", []))),
         least=least,
         most=most,
     )
+
+
+_MOST_FILES = 5
+_LONGEST_FILE = 10 * 1024
+
+
+def _files(given: list[dict[str, str]]) -> dict[str, bytes]:
+    """Files for the guest: path -> content."""
+    if len(given) > _MOST_FILES:
+        raise Forbidden(f"server.personality: {len(given)} files are over the limit of {_MOST_FILES}")
+    files = {}
+    for file in given:
+        path = file["path"]
+        if not path.startswith("/") or "," in path or not path.isprintable() or ".." in path.split("/"):
+            raise Invalid(f"server.personality: path {path[:80]!r} must be absolute, printable and without commas")
+        content = _base64(f"server.personality: contents of {path[:80]}", file["contents"])
+        if len(content) > _LONGEST_FILE:
+            raise Forbidden(f"server.personality: {path[:80]} has {len(content)} bytes, the limit is {_LONGEST_FILE}")
+        files[path] = content
+    return files
+
+
+def _base64(field: str, text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()).encode(), validate=True)
+    except ValueError:
+        raise Invalid(f"{field}: is not base64; encode it") from None
 
 
 def _last_step(reference: str) -> str:

@@ -10,6 +10,7 @@ from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
+from api_cell.service.secrets import kept
 from api_cell.service.servers import asks_auto_disk_config, get, refuse_small, usable_image
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import flavor_of, settle
@@ -18,15 +19,18 @@ from cells.messages import (
     ConfirmResize,
     DeleteServer,
     EvacuateServer,
+    InjectNetwork,
     LiveMigrateServer,
     MigrateServer,
     PauseServer,
     RebootServer,
     RebuildServer,
     RescueServer,
+    ResetNetwork,
     ResizeServer,
     ResumeServer,
     RevertResize,
+    SetPassword,
     SnapshotServer,
     StartServer,
     StopServer,
@@ -35,7 +39,7 @@ from cells.messages import (
     UnrescueServer,
     kind_of,
 )
-from cells.model import Flavor
+from cells.model import Flavor, Secrets
 from cells.names import id_text
 from cells.ports import Unit, View
 from cells.rows import StoryRow
@@ -240,6 +244,19 @@ def delete(api: Api, asking: Asking) -> None:
         _open(api, unit, asking, line, replace(row, phase=Phase.DELETING), "delete", command)
 
     _wish(api, act)
+
+
+def change_password(api: Api, asking: Asking, password: str) -> None:
+    """The password waits sealed for our own daemon, which seals it for the leaf."""
+    _plain(api, asking, "changePassword", SetPassword(sealed=kept(api, Secrets(admin_password=password))))
+
+
+def reset_network(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "resetNetwork", ResetNetwork())
+
+
+def inject_network(api: Api, asking: Asking) -> None:
+    _plain(api, asking, "injectNetworkInfo", InjectNetwork())
 
 
 # --- the common way of all wishes ---

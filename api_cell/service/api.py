@@ -1,5 +1,6 @@
 """What every service function works with: the cell's store, images, clock and settings, and who is asking."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,7 +28,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """The front door's hands. `poke` tells the cell's daemon of work; it may be lost, the daemon polls too."""
+    """The front door's hands. `poke` tells the cell's daemon of work; it may be lost, the daemon polls too. `keep`: a
+    secret as it may lie in the database, for the daemon to open; without it none is taken. `pause`: wait so many
+    seconds."""
 
     settings: Settings
     store: Store
@@ -35,6 +38,8 @@ class Api:
     poke: Callable[[], None]
     clock: Clock
     ids: NewId
+    keep: Callable[[bytes], bytes] | None = None
+    pause: Callable[[float], None] = time.sleep
 
     def read(self, act: Callable[[Unit], T]) -> T:
         """Look at rows without locking them."""

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field, replace
 from api_cell import allowed, quota
 from api_cell.errors import Invalid, NotFound
 from api_cell.images import Image, visible
-from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, QuotaRow, RequestRow, ServerRow
+from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, QuotaRow, RequestRow, SecretRow, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
+from api_cell.service.secrets import has_agent, kept
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import settle
-from cells.model import BuildSpec, Flavor, ImageRef
+from cells.messages import SetMetadata, kind_of
+from cells.model import BuildSpec, Flavor, ImageRef, Secrets
 from cells.names import SECOND, Instant, id_text
 from cells.ports import After, Unit, View, Where
 from routing.demand import demand_of
@@ -32,6 +34,9 @@ class NewServer:
     key_name: str = ""
     config_drive: bool = False
     auto_disk_config: bool | None = None
+    password: str = field(default="", repr=False)
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    user_data: bytes = field(default=b"", repr=False)
     description: str = ""
     tags: tuple[str, ...] = ()
     least: int = 1
@@ -69,10 +74,12 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
     ref = api.images.ref(image.id)
     spec, limits = api.read(lambda unit: _asked_for(api, unit, caller, new, image, ref))
     refuse_large(spec)
+    given = Secrets(admin_password=new.password, files=new.files, user_data=new.user_data)
+    secret = kept(api, given) if given != Secrets() else b""
     demand_of(spec)  # Refuses a flavor or image whose demands no leaf could understand.
     # Made before the transaction, so that trying again makes the same servers.
     names = [new.name] if new.most == 1 else [f"{new.name}-{n}" for n in range(1, new.most + 1)]
-    wished = [_placing(api, spec, new, name, request) for name in names]
+    wished = [replace(_placing(api, spec, new, name, request), secret=bool(secret)) for name in names]
 
     def act(unit: Unit) -> tuple[ServerRow, ...]:
         if once and (asked := unit.get(RequestRow, once)) is not None:
@@ -86,6 +93,8 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
         for row in rows:
             usage = quota.charge(usage, None, row)
             unit.save(wake_for(api, row, row.intents[-1]), story.asked(api, caller, row, "create", request))
+            if secret:
+                unit.save(SecretRow(server=row.id, box=secret))
         unit.save(usage, *rows)
         if once:
             unit.insert(RequestRow(id=once, server=rows[0].id, at=rows[0].created))
@@ -135,10 +144,15 @@ def _asked_for(
         zone=new.zone,
         key_name=new.key_name,
         public_key=_public_key(unit, caller.user, new.key_name),
-        config_drive=new.config_drive,
+        config_drive=new.config_drive or _needs_config_drive(new, ref),
         auto_disk_config=asks_auto_disk_config(new.auto_disk_config, ref),
     )
     return spec, quota.quota_of(unit, caller.project, api.settings.quota)
+
+
+def _needs_config_drive(new: NewServer, image: ImageRef) -> bool:
+    """Files and user data reach every guest on it, and a password where no agent can set it."""
+    return bool(new.files or new.user_data or (new.password and not has_agent(image)))
 
 
 def _made_before(unit: View, asked: RequestRow) -> tuple[ServerRow, ...]:
@@ -386,10 +400,12 @@ def put_metadata(api: Api, caller: Caller, server: bytes, items: dict[str, str],
                 f"metadata: a server may have {api.settings.most_metadata} items, this would make {len(metadata)}; "
                 "delete some first"
             )
-        _saved(api, unit, replace(row, spec=replace(row.spec, metadata=metadata)))
+        _told(api, unit, replace(row, spec=replace(row.spec, metadata=metadata)))
         return metadata
 
-    return api.change(act)
+    metadata = api.change(act)
+    api.poke()
+    return metadata
 
 
 def drop_metadata(api: Api, caller: Caller, server: bytes, key: str) -> None:
@@ -401,9 +417,10 @@ def drop_metadata(api: Api, caller: Caller, server: bytes, key: str) -> None:
         if key not in row.spec.metadata:
             raise NotFound(f"Metadata item {key} was not found on instance {_text(server)}")
         left = {name: value for name, value in row.spec.metadata.items() if name != key}
-        _saved(api, unit, replace(row, spec=replace(row.spec, metadata=left)))
+        _told(api, unit, replace(row, spec=replace(row.spec, metadata=left)))
 
     api.change(act)
+    api.poke()
 
 
 def put_tags(api: Api, caller: Caller, server: bytes, tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -424,6 +441,17 @@ def _saved(api: Api, unit: Unit, row: ServerRow) -> ServerRow:
     row = replace(row, updated=max(row.updated, api.clock()))
     unit.save(row)
     return row
+
+
+def _told(api: Api, unit: Unit, row: ServerRow) -> None:
+    """Save new metadata, and have the guest told all of it, in its turn among the server's other wishes."""
+    if row.phase is not Phase.GRANTED or not row.leaf:
+        _saved(api, unit, row)
+        return
+    command, now = SetMetadata(metadata=row.spec.metadata), api.clock()
+    wish = OpenIntent(number=row.number + 1, action=kind_of(command).name, at=now, request=row.request)
+    row = settle(replace(row, number=wish.number, intents=(*row.intents, wish)))
+    unit.save(wake_for(api, _saved(api, unit, row), wish, command))
 
 
 def _text(server: bytes) -> str:

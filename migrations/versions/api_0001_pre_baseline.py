@@ -45,6 +45,7 @@ def upgrade() -> None:
         blob("tags"),
         blob("resize_to", nullable=True),
         blob("before_rebuild", nullable=True),
+        boolean("secret"),
         key=("id",),
         indexes=(
             ("project", "created", "id"),
@@ -62,6 +63,24 @@ def upgrade() -> None:
         blob("server"),
         key=("id",),
         indexes=(("project", "updated", "id"), ("updated",)),
+    )
+    create_table(
+        "secrets",
+        identity("server"),
+        blob("box"),
+        key=("server",),
+    )
+    create_table(
+        "questions",
+        identity("id"),
+        identity("server"),
+        string("leaf"),
+        integer("at"),
+        boolean("done"),
+        blob("body"),
+        text("error"),
+        key=("id",),
+        indexes=(("at",),),
     )
     create_table(
         "flavors",

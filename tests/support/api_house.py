@@ -179,7 +179,7 @@ def an_api_house(folder: Path, *, url: str = "", **settings: Any) -> Iterator[Ap
         images = FolderImages(folder / "images", url="http://images.invalid/image", clock=clock, ids=ids)
         pokes: list[int] = []
         chosen = Settings(cell="east", **settings)
-        app = make_app(chosen, store, images, lambda: pokes.append(1), clock, ids)
+        app = make_app(chosen, store, images, lambda: pokes.append(1), clock, ids, lambda secret: secret[::-1])
         yield ApiHouse(store=store, images=images, app=app, daemon=WillingDaemon(store, images, clock), pokes=pokes)
     finally:
         store.close()

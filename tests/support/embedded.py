@@ -26,6 +26,7 @@ from compute_cell.rows import InstanceRow, PoolRow
 from tests.support.faults import Face, Killed, Steps, WatchedStore
 from tests.support.network import Network
 from xenapi_host.facts import GIB
+from xenapi_host.light_dom0 import LightGuests
 from xenapi_host.light_images import give_images
 from xenapi_host.session import Session, in_process
 from xenapi_host.simulator.light import LightPool
@@ -88,6 +89,7 @@ class Tree:
     stores: dict[str, WatchedStore] = field(default_factory=dict)
     steps: dict[str, Steps] = field(default_factory=dict)
     frozen: dict[str, Cell] = field(default_factory=dict)
+    guests: dict[str, LightGuests] = field(default_factory=dict)
     trace: Callable[..., None] | None = None
     turn: str = ""  # whose step is under way
 
@@ -318,7 +320,7 @@ def make_tree(
             pool = LightPool(
                 hosts=hosts, shape=shape_of_host, name=name, seed=len(tree.pools), clock=lambda: clock() / SECOND
             )
-            give_images(pool, virtual_size=GIB)
+            tree.guests[name] = give_images(pool, virtual_size=GIB)
             tree.pools[name] = pool
             tree.faces[name] = _face(pool, clock, steps)
         store = SqlStore("sqlite://", (ApiRole if role == "api" else ComputeRole).rows)
