@@ -19,6 +19,7 @@ from cells.names import id_from_text
 from compute_cell.rows import InstanceRow, PoolRow
 from tests.support.api_house import Bytes
 from tests.support.embedded import Tree, make_tree
+from tests.support.network import UnsteadyExchange
 
 CANARY = "Canary-4f2a9c"
 FILE = f"file {CANARY}".encode()
@@ -84,7 +85,7 @@ def _seen_anywhere(tree: Tree, needle: bytes) -> list[str]:
     forms = [needle, *(base64.b64encode(bytes(pad) + needle)[4:-4] for pad in (0, 1, 2))]
     found = []
     for name, store in tree.stores.items():
-        connection = store.inner._engine.raw_connection()
+        connection = store.inner._database.engine.raw_connection()
         try:
             for line in connection.driver_connection.iterdump():
                 raw = line.encode() + b"".join(
@@ -106,6 +107,14 @@ def test_secrets_of_a_create_reach_the_guest_and_lie_nowhere_in_clear(
 ) -> None:
     caplog.set_level("DEBUG")
     tree, seen = tenant.tree, []
+    sent: list[bytes] = []
+    publish = UnsteadyExchange.publish
+
+    def watched(exchange: UnsteadyExchange, data: bytes, user: str) -> str:
+        sent.append(data)
+        return publish(exchange, data, user)
+
+    monkeypatch.setattr(UnsteadyExchange, "publish", watched)
     made = tenant.create(
         adminPass=CANARY,
         personality=[{"path": "/etc/motd", "contents": base64.b64encode(FILE).decode()}],
@@ -121,6 +130,8 @@ def test_secrets_of_a_create_reach_the_guest_and_lie_nowhere_in_clear(
     assert row.status == "ACTIVE"
     assert seen + _seen_anywhere(tree, CANARY.encode()) == []
     assert CANARY not in caplog.text
+    assert sent
+    assert not any(CANARY.encode() in data for data in sent)
     assert tree.rows("east", SecretRow) == ()
     assert row.secret is False
     assert [instance.spec.sealed for instance in tree.rows(row.leaf, InstanceRow)] == [b""]
