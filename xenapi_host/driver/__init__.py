@@ -17,8 +17,8 @@ from xenapi_host.driver.agent import (
     update_agent,
 )
 from xenapi_host.driver.build import Prepared, RunningFacts, prepare_build, start_build
-from xenapi_host.driver.console import console_log, console_url
 from xenapi_host.driver.cache import clear_cache
+from xenapi_host.driver.console import console_log, console_url
 from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.diagnostics import Diagnostics, diagnostics
 from xenapi_host.driver.evacuate import evacuate
