@@ -99,9 +99,11 @@ def test_every_route_asks_who_comes_and_obeys_its_rule(shared: ApiHouse, route) 
     body = {route.action: None} if route.action else {}
     headers = {"Content-Type": route.media[0]}
 
+    version = f"2.{61 if route.until is None else route.until}"  # some routes end before the newest version
+
     def code(**more: str) -> int:
         return shared.ask(
-            route.method, _filled(route.path), body, version="2.61", headers={**headers, **more}
+            route.method, _filled(route.path), body, version=version, headers={**headers, **more}
         ).status_code
 
     if route.rule is Rule.OPEN:
