@@ -72,7 +72,7 @@ class InsertedTwice(Exception):
 
 
 @pytest.mark.parametrize("url", ["dict://", "sqlite://"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(plan=units)
 def test_unit_reads_what_a_dict_would(url: str, plan: list[tuple[bool, bool, list[Step]]]) -> None:
     store = open_store(url, THINGS)
