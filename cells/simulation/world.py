@@ -258,7 +258,7 @@ class World:
         fails, place.store.fails = place.store.fails, lambda: ""
         cell = self.house.open(config, store=place.store, faces=faces)
         place.store.step, place.store.fails = steps, fails
-        cell.node.trace = partial(self._decided, place)
+        cell.node.deciding.trace = partial(self._decided, place)
         if place.pool is not None and not daemon and self.time == 0:
             with place.outside.unit() as unit:
                 part("pool")(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cells.codec import pack
+from cells.deciding import Batch, Deciding
 from cells.decision import Decision, Job
 from cells.messages import BuildServer, Digest, InstanceReport
 from cells.names import NEVER
@@ -78,7 +79,7 @@ class _ConfirmIsEnough(Node):
             return
         tables = self.store.database.tables["outbox"]  # type: ignore[attr-defined]
         for id in ids:
-            self._unsent.pop(id, None)
+            self._unsent.forget([id])
             tables.pop((id,), None)
 
 
@@ -178,12 +179,18 @@ class _NoEpochsInJobs(_Dressed):
         return self._role.work(job, _TrustingJournal(journal))
 
 
-class _NoEpochsInNode(Node):
-    def _decide_all(self, unit: Any, items: Any, batch: Any, now: int) -> None:
+class _AnyEpoch(Deciding):
+    def batch(self, unit: Any, items: Any, now: int) -> Batch:
         for item in items:
             if item.job is not None:
                 item.epoch = unit.get(LeaseRow, item.job.shard).epoch
-        super()._decide_all(unit, items, batch, now)
+        return super().batch(unit, items, now)
+
+
+class _NoEpochsInNode(Node):
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.deciding.__class__ = _AnyEpoch
 
 
 class _Blind:

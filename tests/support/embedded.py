@@ -138,7 +138,7 @@ class Tree:
         if daemon != "main":
             config = replace(config, daemon=daemon)
         cell = self.house.open(config, store=self.stores[name], faces=self.faces)  # type: ignore[arg-type]
-        cell.node.trace = self.trace
+        cell.node.deciding.trace = self.trace
         return cell
 
     def crash(self, name: str) -> None:

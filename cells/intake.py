@@ -1,0 +1,150 @@
+"""What comes from the broker, before anything is decided: bundles are taken apart, packets for others set aside for the
+pump, and of ours every record is looked at once, whether its sender may send it. What may not come in becomes a row to
+park, with its reason. Nothing here writes.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
+
+from cells import codec
+from cells.errors import BadInput, CelltreeError
+from cells.identity import Certificate, Identity
+from cells.messages import Direction
+from cells.names import CellName, Instant
+from cells.ports import NewId
+from cells.pump import Pending
+from cells.record import MAX_BUNDLE, Packet, Received, Record
+from cells.rows import JobRow, ParkedRow, WakeRow
+
+log = logging.getLogger("celltree.node")
+
+
+@dataclass(slots=True)
+class Item:
+    """One thing to decide on, and where it came from: a delivery, a wake, or a job that ran under `epoch` of its
+    shard's lease. `origin`: who is to be told that a parked record has come, empty where that is not proved."""
+
+    received: Received | None = None
+    parked: ParkedRow | None = None
+    origin: CellName = ""
+    wake: bytes | None = None
+    job: JobRow | None = None
+    epoch: int = 0
+    delivery: Pending | None = None
+
+
+@dataclass(slots=True)
+class Opened:
+    """What was in a delivery: ours to decide on, and others' to pass on."""
+
+    items: list[Item] = field(default_factory=list)
+    passing: list[Packet] = field(default_factory=list)
+
+
+class Intake:
+    """The door of one cell. `neighbours`: those whose word about themselves is taken now."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        role_name: str,
+        new_id: NewId,
+        neighbours: Container[CellName],
+        counts: Counter[str],
+    ) -> None:
+        self._identity = identity
+        self._name = identity.name
+        self._role_name = role_name
+        self._new_id = new_id
+        self._neighbours = neighbours
+        self._counts = counts
+
+    def open(self, data: bytes, now: Instant) -> Opened:
+        """Take a bundle apart."""
+        opened = Opened()
+        try:
+            packets = codec.unpack_bundle(data)
+        except BadInput as error:
+            opened.items.append(Item(parked=self._park(data[:MAX_BUNDLE], str(error), "", now, self._new_id())))
+            return opened
+        for packet in packets:
+            if packet.destination == self._name:
+                opened.items += self._packet(packet, now)
+            else:
+                opened.passing.append(packet)
+        return opened
+
+    def wake(self, row: WakeRow, now: Instant) -> Item:
+        """A wake that is due: the record it holds."""
+        try:
+            return Item(received=Received(record=codec.unpack_record(row.data)), wake=row.id)
+        except BadInput as error:
+            return Item(parked=self._park(row.data, str(error), "", now, row.id), wake=row.id)
+
+    def poison(self, item: Item, error: Exception, now: Instant) -> Item:
+        """The item again, its record parked because it cannot be decided on."""
+        if item.parked is not None or item.received is None:
+            return replace(item, parked=None, received=None)
+        record = item.received.record
+        known = str(error) if isinstance(error, CelltreeError) else f"see the log of {self._name} at this time"
+        reason = f"{record.kind.name} could not be decided on: {known}"
+        parked = self._park(codec.pack_record(record), reason, item.received.neighbour, now, record.id)
+        return replace(item, parked=parked, origin=record.origin, received=None)
+
+    def _packet(self, packet: Packet, now: Instant) -> list[Item]:
+        neighbour = packet.trail[-1].cell if packet.trail else ""
+        try:
+            certificate = self._identity.trust.packet(packet)
+        except BadInput as error:
+            # Its ids are anybody's words and not acknowledged, or a forged copy would end a true record's journey.
+            return [
+                Item(parked=self._park(data, str(error), neighbour, now, self._new_id())) for data in packet.records
+            ]
+        items = []
+        for data in packet.records:
+            try:
+                record = codec.unpack_record(data)
+                self._may(record, certificate)
+            except BadInput as error:
+                id = codec.peek(data).id or self._new_id()
+                parked = self._park(data, str(error), neighbour, now, id)
+                items.append(Item(parked=parked, origin=certificate.name))
+                continue
+            if record.kind.direction is Direction.BESIDE and record.origin not in self._neighbours:
+                # An edge is made, and taken away, at one end before the other: nothing an operator should look into.
+                self._counts["from strangers"] += 1
+                log.info("%s: %s from %s, which is no neighbour (yet)", self._name, record.kind.name, record.origin)
+                continue
+            items.append(Item(received=Received(record=record, trail=packet.trail, neighbour=neighbour)))
+        return items
+
+    def _may(self, record: Record, certificate: Certificate) -> None:
+        """Raise BadInput unless a cell so certified may send us this record."""
+        kind = record.kind
+        if record.origin != certificate.name or record.destination != self._name:
+            raise BadInput(f"{kind.name} says it is from {record.origin} to {record.destination}: it is not")
+        wrong = (
+            kind.direction is Direction.LOCAL
+            or (kind.direction is Direction.DOWN and certificate.role != "api")
+            or (kind.direction is Direction.UP and (certificate.role == "api" or self._role_name != "api"))
+        )
+        if wrong:
+            raise BadInput(
+                f"{record.origin} ({certificate.role}) may not send {kind.name} ({kind.direction}) to {self._name}"
+            )
+
+    def _park(self, data: bytes, reason: str, neighbour: CellName, now: Instant, id: bytes) -> ParkedRow:
+        peek = codec.peek(data)
+        log.warning("%s: parked a message from %s: %s", self._name, neighbour or "an unknown neighbour", reason)
+        return ParkedRow(
+            id=id,
+            at=now,
+            neighbour=neighbour,
+            kind=peek.kind,
+            server=peek.server,
+            reason=reason,
+            data=data,
+        )

@@ -1,0 +1,94 @@
+"""The outbox as one daemon remembers it: which records wait for their destination's acknowledgement, and when each is
+sent again. Memory only; the rows are the truth, and a daemon that starts or takes over reads them in (`adopt`).
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cells.names import SECOND, CellName, Instant
+from cells.record import Record
+from cells.rows import OutboxRow
+
+RESEND_FIRST = 2 * SECOND
+RESEND_MOST = 60 * SECOND
+RESEND_SOON = SECOND // 4
+DUE_AT_ONCE = 1024
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A record, packed, with when to try it again."""
+
+    id: bytes
+    data: bytes
+    destination: CellName
+    deadline: Instant
+    next_try: Instant
+    attempts: int = 0
+
+
+class Unsent:
+    """Records that wait, and a heap of when. An entry of the heap whose time is not its record's is void."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, Waiting] = {}
+        self._heap: list[tuple[Instant, bytes]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def get(self, id: bytes) -> Waiting | None:
+        return self._waiting.get(id)
+
+    def next_due(self) -> Instant | None:
+        return self._heap[0][0] if self._heap else None
+
+    def remember(self, record: Record, data: bytes, now: Instant) -> None:
+        """A record that is being sent for the first time."""
+        self._add(Waiting(record.id, data, record.destination, record.deadline, now + RESEND_FIRST))
+
+    def adopt(self, rows: Iterable[OutboxRow], now: Instant) -> None:
+        """Take up rows of a daemon that died, or of our own former life; those known are left as they are."""
+        for row in rows:
+            if row.id not in self._waiting:
+                self._add(Waiting(row.id, row.data, row.destination, row.deadline, now))
+
+    def forget(self, ids: Iterable[bytes]) -> None:
+        for id in ids:
+            self._waiting.pop(id, None)
+
+    def sooner(self, ids: Iterable[bytes], now: Instant) -> None:
+        """These went nowhere: try them again soon, by another way."""
+        for id in ids:
+            waiting = self._waiting.get(id)
+            if waiting is not None and waiting.next_try > now + RESEND_SOON:
+                self._at(waiting, now + RESEND_SOON)
+
+    def due(self, now: Instant) -> list[Waiting]:
+        """Take out what is to be tried now; each comes back by `later`, `again` or `forget`."""
+        due: list[Waiting] = []
+        while self._heap and self._heap[0][0] <= now and len(due) < DUE_AT_ONCE:
+            next_try, id = heapq.heappop(self._heap)
+            waiting = self._waiting.get(id)
+            if waiting is not None and waiting.next_try == next_try:
+                due.append(waiting)
+        return due
+
+    def again(self, due: Sequence[Waiting]) -> None:
+        """They could not be looked at: due at once again."""
+        for waiting in due:
+            self._at(waiting, waiting.next_try)
+
+    def later(self, waiting: Waiting, now: Instant) -> None:
+        """It was sent once more: twice as long until the next time."""
+        waiting.attempts += 1
+        self._at(waiting, now + min(RESEND_FIRST << min(waiting.attempts, 5), RESEND_MOST))
+
+    def _add(self, waiting: Waiting) -> None:
+        self._waiting[waiting.id] = waiting
+        heapq.heappush(self._heap, (waiting.next_try, waiting.id))
+
+    def _at(self, waiting: Waiting, next_try: Instant) -> None:
+        waiting.next_try = next_try
+        heapq.heappush(self._heap, (next_try, waiting.id))
