@@ -14,6 +14,7 @@ EXPECTED = {
     "builds": {"in_flight", "builds", "per_second", "cpu_ms_each"},
     "listing": {"what", "rows", "page", "median_ms"},
     "memory": {"cell", "rss_mib", "pss_mib"},
+    "vhd": {"what", "data_mib", "cpu_s"},
 }
 
 
