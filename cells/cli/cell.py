@@ -59,6 +59,7 @@ class Run(Command):
     def options(self, parser: argparse.ArgumentParser) -> None:
         add_cell(parser)
         parser.add_argument("--daemon", metavar="NAME", help="this daemon's own name among several of the cell")
+        parser.add_argument("--listen", metavar="HOST:PORT", help="where this daemon serves REST, if not as configured")
         parser.add_argument(
             "--drain-seconds", type=float, default=daemon.DRAIN_SECONDS, help="how long jobs may take to end at SIGTERM"
         )
@@ -67,6 +68,8 @@ class Run(Command):
         config = config_of(parsed_args)
         if parsed_args.daemon:
             config = dataclasses.replace(config, daemon=parsed_args.daemon)
+        if parsed_args.listen is not None:
+            config = dataclasses.replace(config, listen=parsed_args.listen)
         daemon.set_up_logging()
         return daemon.run(config, drain_seconds=parsed_args.drain_seconds)
 

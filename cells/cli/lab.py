@@ -10,7 +10,7 @@ from cells.cli.exports import export_lines
 from cells.errors import BadInput
 from cells.lab.compose import compose_text
 from cells.lab.lab import Lab
-from cells.lab.plan import HTTP_BASIC, NODES, NONE, USER, VHOSTS, make_plan
+from cells.lab.plan import HTTP_BASIC, NONE, USER, VHOSTS, make_plan
 from cells.names import cell_name
 from cells.topology_file import CellPlan, PoolPlan
 from cells.tree_folder import trees_folder
@@ -38,7 +38,11 @@ class LabUp(Command):
     def options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("topology", nargs="?", type=Path, help="a topology file (default: two API cells, 3 leaves)")
         add_lab(parser)
-        parser.add_argument("--brokers", choices=(VHOSTS, NODES), default=VHOSTS, help="one RabbitMQ, or one per cell")
+        parser.add_argument(
+            "--brokers", default=VHOSTS, help="vhosts: one RabbitMQ; nodes: one per cell; N: so many, shared in turn"
+        )
+        parser.add_argument("--databases", type=int, default=1, help="MariaDB servers, shared in turn (default: 1)")
+        parser.add_argument("--daemons", type=int, default=1, help="daemons of each cell (default: 1)")
         parser.add_argument("--auth", choices=(NONE, HTTP_BASIC), default=NONE, help="how REST asks who is there")
         parser.add_argument(
             "--port", type=int, default=0, help="REST of the first API cell; the next ones follow (default: free ones)"
@@ -59,6 +63,8 @@ class LabUp(Command):
                 given or topology_file.default(),
                 folder.absolute(),
                 brokers=parsed_args.brokers,
+                databases=parsed_args.databases,
+                daemons=parsed_args.daemons,
                 auth=parsed_args.auth,
                 port=parsed_args.port,
             )
@@ -142,7 +148,7 @@ class _OnePart(Command):
     """Kill and start."""
 
     def options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("part", metavar="CELL|broker[:CELL]|database|xenserver:POOL")
+        parser.add_argument("part", metavar="CELL[/DAEMON]|broker[:CELL]|database[:CELL]|xenserver:POOL")
         add_lab(parser)
 
 

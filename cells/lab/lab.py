@@ -20,7 +20,7 @@ from cells.ids import Ids
 from cells.lab import processes
 from cells.lab.daemons import Daemon
 from cells.lab.mariadb import MariaServer
-from cells.lab.plan import HTTP_BASIC, NODES, USER, LabPlan, load_plan, save_plan
+from cells.lab.plan import HTTP_BASIC, NODES, USER, VHOSTS, LabPlan, load_plan, save_plan
 from cells.lab.ports import LOOPBACK, is_free
 from cells.lab.rabbitmq import Grant, RabbitNode
 from cells.model import CellRecord
@@ -97,20 +97,33 @@ class Lab:
     def tree(self) -> TreeFolder:
         return TreeFolder(self.folder)
 
-    @property
-    def database(self) -> MariaServer:
-        return MariaServer(self.folder / "mariadb")
+    def database(self, cell: CellName = "") -> MariaServer:
+        """The MariaDB server that has a cell's schema."""
+        if self.plan.databases == 1:
+            return MariaServer(self.folder / "mariadb")
+        self._must_name_a_cell("database", cell)
+        return MariaServer(self.folder / f"mariadb-{self.plan.database_of(cell)}")
 
     def broker(self, cell: CellName = "") -> RabbitNode:
         """The RabbitMQ node that has a cell's inbox."""
-        if self.plan.brokers != NODES:
+        if self.plan.brokers == VHOSTS:
             return RabbitNode(self.folder / "rabbitmq", name="lab")
-        if cell not in self.topology.names:
-            raise BadInput(f"each cell has a broker of its own here: broker:CELL, with one of {self._cells_text()}")
-        return RabbitNode(self.folder / f"rabbitmq-{cell}", name=cell)
+        self._must_name_a_cell("broker", cell)
+        name = self.plan.broker_of(cell)
+        return RabbitNode(self.folder / f"rabbitmq-{name}", name=name)
 
-    def daemon(self, cell: CellName) -> Daemon:
-        return Daemon(self.folder / "run", cell, ("run", "--config", self.tree.config_file(cell)))
+    def _must_name_a_cell(self, kind: str, cell: CellName) -> None:
+        if cell not in self.topology.names:
+            raise BadInput(f"there are several here: {kind}:CELL is the one of a cell, one of {self._cells_text()}")
+
+    def daemon(self, name: str) -> Daemon:
+        """A cell's first daemon by the cell's name, the others as CELL/2 and so on."""
+        cell, _, number = name.partition("/")
+        words = ["run", "--config", str(self.tree.config_file(cell))]
+        if number:
+            port = self.plan.api_ports.get(name)
+            words += ["--daemon", f"daemon-{number}", "--listen", f"{LOOPBACK}:{port}" if port else ""]
+        return Daemon(self.folder / "run", ".".join(filter(None, (cell, number))), words)
 
     def xenserver(self, pool: str) -> Daemon:
         """The process that simulates a pool."""
@@ -132,25 +145,38 @@ class Lab:
         return Daemon(self.folder / "run", f"xenserver-{pool}", arguments)
 
     def part(self, what: str) -> Server:
-        """A part by the word of kill and start: CELL, broker[:CELL], database, xenserver:POOL."""
+        """A part by the word of kill and start: CELL[/DAEMON], broker[:CELL], database[:CELL], xenserver:POOL."""
         kind, _, name = what.partition(":")
         if kind == "broker":
             return self.broker(name)
-        if what == "database":
-            return self.database
+        if kind == "database":
+            return self.database(name)
         if kind == "xenserver":
             return self.xenserver(name)
-        if what not in self.topology.names:
+        if what not in self._daemons():
             raise BadInput(
-                f"{what!r} is no part of this lab; name a cell ({self._cells_text()}), broker[:CELL], database or "
-                "xenserver:POOL"
+                f"{what!r} is no part of this lab; name a cell ({self._cells_text()}), broker[:CELL], database[:CELL] "
+                "or xenserver:POOL"
             )
         return self.daemon(what)
 
+    def _daemons(self) -> list[str]:
+        return [daemon for name in self.topology.names for daemon in self.plan.daemons_of(name)]
+
     def _brokers(self) -> dict[str, RabbitNode]:
-        if self.plan.brokers != NODES:
-            return {"broker": self.broker()}
-        return {f"broker:{name}": self.broker(name) for name in self.topology.names}
+        """The nodes, by the word of the first cell on each."""
+        return {_word("broker", cell): self.broker(cell) for cell in self._firsts(self.plan.broker_of)}
+
+    def _databases(self) -> dict[str, MariaServer]:
+        return {_word("database", cell): self.database(cell) for cell in self._firsts(self.plan.database_of)}
+
+    def _firsts(self, server_of: Callable[[CellName], str]) -> list[CellName]:
+        """The first cell on each server; no name where there is one server only."""
+        first: dict[str, CellName] = {}
+        for cell in self.topology.names:
+            server = server_of(cell)
+            first.setdefault(server, cell if server else "")
+        return list(first.values())
 
     def _pools(self) -> Iterator[str]:
         return (pool.name for cell in self.topology.leaves for pool in cell.pools)
@@ -169,9 +195,9 @@ class Lab:
             if cell.name not in known:
                 say(f"registering {cell.name}")
                 self._register(cell)
-        for cell in self.topology.cells:
-            self.daemon(cell.name).start()
-        say(f"{len(self.topology.cells)} daemons started")
+        for daemon in self._daemons():
+            self.daemon(daemon).start()
+        say(f"{len(self._daemons())} daemons started")
         self.wait_ready(say)
 
     def add(self, cell: CellPlan, say: Say) -> None:
@@ -181,7 +207,8 @@ class Lab:
         self._start_servers(say)
         if cell.name not in self.tree.names():
             self._register(planned)
-        self.daemon(cell.name).start()
+        for daemon in self.plan.daemons_of(cell.name):
+            self.daemon(daemon).start()
         say(f"{cell.name} added")
 
     def remove(self, name: CellName) -> None:
@@ -193,7 +220,8 @@ class Lab:
             neighbours = ", ".join(sorted(edge.neighbour for edge in unit.all(EdgeRow)))
         if neighbours:
             raise Permanent(f"{name} still has edges to {neighbours}; celltree cell detach comes first")
-        self.daemon(name).stop()
+        for daemon in self.plan.daemons_of(name):
+            self.daemon(daemon).stop()
         for pool in cell.pools:
             self.xenserver(pool.name).stop()
         if self.plan.brokers == NODES:
@@ -207,15 +235,16 @@ class Lab:
             PartSeen(what=what, kind="rabbitmq", pid=node.pid, at=f"{LOOPBACK}:{node.amqp_port}")
             for what, node in self._brokers().items()
         ]
-        server = self.database
-        seen.append(PartSeen(what="database", kind="mariadb", pid=server.pid, at=f"{LOOPBACK}:{server.port}"))
+        for what, server in self._databases().items():
+            seen.append(PartSeen(what=what, kind="mariadb", pid=server.pid, at=f"{LOOPBACK}:{server.port}"))
         for pool in self._pools():
             port = self.plan.pool_ports[pool]
             pid = self.xenserver(pool).pid
             seen.append(PartSeen(what=f"xenserver:{pool}", kind="xenserver", pid=pid, at=f"http://{LOOPBACK}:{port}"))
         for cell in self.topology.cells:
-            at = f"{self.plan.endpoint(cell.name)}/v2.1" if cell.role == API else ""
-            seen.append(PartSeen(what=cell.name, kind=f"{cell.role} cell", pid=self.daemon(cell.name).pid, at=at))
+            for name in self.plan.daemons_of(cell.name):
+                at = f"{self.plan.endpoint(name)}/v2.1" if cell.role == API else ""
+                seen.append(PartSeen(what=name, kind=f"{cell.role} cell", pid=self.daemon(name).pid, at=at))
         return seen
 
     def log(self, what: str) -> Path:
@@ -244,7 +273,7 @@ class Lab:
 
     def down(self, *, remove: bool = False, say: Say = lambda _: None) -> None:
         """End every process, daemons first; with `remove` forget the lab and all its data. May be called again."""
-        daemons = [self.daemon(name) for name in self.topology.names]
+        daemons = [self.daemon(name) for name in self._daemons()]
         pools = [self.xenserver(pool) for pool in self._pools()]
         for group in (daemons, pools):
             for each in group:
@@ -252,7 +281,7 @@ class Lab:
             for each in group:
                 each.stop()
         say("daemons and simulators ended")
-        servers: list[RabbitNode | MariaServer] = [*self._brokers().values(), self.database]
+        servers: list[RabbitNode | MariaServer] = [*self._brokers().values(), *self._databases().values()]
         for server in servers:
             server.remove() if remove else server.stop()
         say("RabbitMQ and MariaDB ended")
@@ -269,14 +298,14 @@ class Lab:
 
         def ready() -> bool:
             nonlocal waiting, told
-            for cell in self.topology.cells:
-                self.daemon(cell.name).must_run()
+            for daemon in self._daemons():
+                self.daemon(daemon).must_run()
             waiting = {(api.name, leaf) for api in self.topology.api_cells for leaf in self.unseen_leaves(api.name)}
             words = ", ".join(f"{leaf} at {api}" for api, leaf in sorted(waiting))
             if words and words != told:
                 say(f"waiting for the capacity of {words}")
                 told = words
-            return not waiting and all(self._answers(api.name) for api in self.topology.api_cells)
+            return not waiting and all(self._answers(daemon) for daemon in self.plan.api_ports)
 
         if not processes.wait_until(ready, timeout=timeout):
             missing = ", ".join(f"{leaf} at {api}" for api, leaf in sorted(waiting)) or "REST"
@@ -300,8 +329,8 @@ class Lab:
             unseen.add(cell.name)
         return unseen
 
-    def _answers(self, api: CellName) -> bool:
-        connection = http.client.HTTPConnection(LOOPBACK, self.plan.api_ports[api], timeout=5)
+    def _answers(self, daemon: str) -> bool:
+        connection = http.client.HTTPConnection(LOOPBACK, self.plan.api_ports[daemon], timeout=5)
         try:
             connection.request("GET", "/v2.1/")
             return connection.getresponse().status < 500
@@ -313,16 +342,14 @@ class Lab:
     # --- within ---
 
     def _start_servers(self, say: Say) -> None:
-        nodes, database = self._brokers(), self.database
+        servers: list[RabbitNode | MariaServer] = [*self._databases().values(), *self._brokers().values()]
         say("starting RabbitMQ, MariaDB and the simulated XenServers")
-        database.start()
-        for node in nodes.values():
-            node.start()
+        for server in servers:
+            server.start()
         for pool in self._pools():
             self.xenserver(pool).start()
-        database.wait_ready(READY_SECONDS)
-        for node in nodes.values():
-            node.wait_ready(READY_SECONDS)
+        for server in servers:
+            server.wait_ready(READY_SECONDS)
         for pool in self._pools():
             self._wait_for_pool(pool)
         say("RabbitMQ, MariaDB and the simulated XenServers run")
@@ -337,8 +364,8 @@ class Lab:
         plan, name = self.plan, cell.name
         schema = f"cell_{name.replace('-', '_')}"
         word = plan.password("database", name)
-        self.database.create_schema(schema, schema, word)
-        broker = self.broker(name)
+        database, broker = self.database(name), self.broker(name)
+        database.create_schema(schema, schema, word)
         broker.add_grants([Grant(vhost=name, user=name, password=plan.password("broker", name))])
         registrar = Registrar(
             self.tree, clock=system_clock, new_id=Ids(system_clock, os.urandom), random_bytes=os.urandom
@@ -347,15 +374,17 @@ class Lab:
             NewCell(
                 name=name,
                 role=cell.role,
-                database=self.database.url(schema, schema, word),
-                broker=broker.amqp_url(name, name, plan.password("broker", name)),
+                database=database.url(schema, schema, word, port=self.port_for(name, database.port)),
+                broker=broker.amqp_url(
+                    name, name, plan.password("broker", name), port=self.port_for(name, broker.amqp_port)
+                ),
                 parents=cell.parents,
                 up={parent: self.edge_url(name, parent) for parent in cell.parents},
                 down={parent: self.edge_url(parent, name) for parent in cell.parents},
                 pools=tuple(
                     PoolAccess(
                         name=pool.name,
-                        url=f"http://{LOOPBACK}:{plan.pool_ports[pool.name]}",
+                        url=f"http://{LOOPBACK}:{self.port_for(name, plan.pool_ports[pool.name])}",
                         password=plan.password("xenserver", pool.name),
                     )
                     for pool in cell.pools
@@ -369,7 +398,11 @@ class Lab:
         user, word = f"{publisher}.to.{neighbour}", self.plan.password("edge", publisher, neighbour)
         node = self.broker(neighbour)
         node.add_grants([Grant(vhost=neighbour, user=user, password=word, **WRITE_ONLY)])
-        return node.amqp_url(neighbour, user, word)
+        return node.amqp_url(neighbour, user, word, port=self.port_for(publisher, node.amqp_port, neighbour))
+
+    def port_for(self, cell: CellName, port: int, neighbour: CellName = "") -> int:
+        """Where a cell finds a server that listens on this port: there. For labs with something in between."""
+        return port
 
     def _settings(self, cell: CellPlan) -> dict[str, Any]:
         settings: dict[str, Any] = {"mute_after": self.plan.mute_after}
@@ -388,3 +421,7 @@ class Lab:
         settings["front"] = front
         found |= {"listen": f"{LOOPBACK}:{self.plan.api_ports[cell.name]}", "posting": True}
         return found
+
+
+def _word(kind: str, cell: CellName) -> str:
+    return f"{kind}:{cell}" if cell else kind

@@ -131,10 +131,10 @@ class MariaServer:
         _check_names(schema, user)
         self.execute(f"DROP DATABASE IF EXISTS `{schema}`; DROP USER IF EXISTS '{user}'@'%';")
 
-    def url(self, schema: str, user: str, password: str) -> str:
-        """Where a client connects as this user, as SQLAlchemy writes it."""
+    def url(self, schema: str, user: str, password: str, *, port: int = 0) -> str:
+        """Where a client connects as this user, as SQLAlchemy writes it. `port`: of what stands before the server."""
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-        return f"mysql+pymysql://{login}@{LOOPBACK}:{self.port}/{schema}?charset=utf8mb4"
+        return f"mysql+pymysql://{login}@{LOOPBACK}:{port or self.port}/{schema}?charset=utf8mb4"
 
     def execute(self, sql: str) -> str:
         """Run statements as the administrator; gives back the rows, columns separated by tabs."""

@@ -22,15 +22,21 @@ from cells.topology_file import CellPlan, TopologyFile
 VHOSTS, NODES = "vhosts", "nodes"
 NONE, HTTP_BASIC = "none", "http_basic"
 USER = "demo"
+MOST = 99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabPlan:
-    """`brokers`: vhosts (one RabbitMQ, a virtual host per cell) or nodes (a RabbitMQ per cell). `api_ports` are by API
-    cell, `pool_ports` by pool. `tick` and `mute_after` are in seconds: a lab shall be seen to move."""
+    """`brokers`: vhosts (one RabbitMQ, a virtual host per cell), nodes (a RabbitMQ per cell) or a number of nodes that
+    the cells share in turn, as they share `databases`. `numbers`: the cells' turns. `daemons`: of each cell.
+    `api_ports` are by daemon of an API cell, `pool_ports` by pool. `tick` and `mute_after` are in seconds: a lab shall
+    be seen to move."""
 
     topology: TopologyFile
     brokers: str = VHOSTS
+    databases: int = 1
+    daemons: int = 1
+    numbers: Mapping[CellName, int] = field(default_factory=dict)
     auth: str = NONE
     api_ports: Mapping[CellName, int] = field(default_factory=dict)
     pool_ports: Mapping[str, int] = field(default_factory=dict)
@@ -44,8 +50,22 @@ class LabPlan:
         return hashlib.blake2b(word, key=self.secret.encode(), digest_size=12).hexdigest()
 
     def endpoint(self, api: CellName) -> str:
-        """Where an API cell's REST listens."""
+        """Where an API cell's REST listens; of one of its daemons: CELL/DAEMON."""
         return f"http://{LOOPBACK}:{self.api_ports[api]}"
+
+    def daemons_of(self, cell: CellName) -> tuple[str, ...]:
+        """The names of a cell's daemons: CELL, CELL/2 and so on."""
+        return (cell, *(f"{cell}/{number}" for number in range(2, self.daemons + 1)))
+
+    def broker_of(self, cell: CellName) -> str:
+        """The name of the RabbitMQ node that has a cell's inbox."""
+        if self.brokers == NODES:
+            return cell
+        return "" if self.brokers == VHOSTS else str(self.numbers[cell] % int(self.brokers) + 1)
+
+    def database_of(self, cell: CellName) -> str:
+        """The name of the MariaDB server that has a cell's schema."""
+        return "" if self.databases == 1 else str(self.numbers[cell] % self.databases + 1)
 
     def with_cell(self, folder: Path, cell: CellPlan) -> "LabPlan":
         """The plan with one cell more."""
@@ -56,12 +76,14 @@ class LabPlan:
         """The plan without one cell, whose ports are given up."""
         pools = [pool.name for pool in self.topology[name].pools]
         release_ports(tuple(self.pool_ports[pool] for pool in pools), folder)
-        release_ports(tuple(port for api, port in self.api_ports.items() if api == name), folder)
+        ours = self.daemons_of(name)
+        release_ports(tuple(port for daemon, port in self.api_ports.items() if daemon in ours), folder)
         kept = [cell for cell in self.topology.cells if cell.name != name]
         return dataclasses.replace(
             self,
             topology=topology_file.check(kept, "topology"),
-            api_ports={api: port for api, port in self.api_ports.items() if api != name},
+            numbers={cell: number for cell, number in self.numbers.items() if cell != name},
+            api_ports={daemon: port for daemon, port in self.api_ports.items() if daemon not in ours},
             pool_ports={pool: port for pool, port in self.pool_ports.items() if pool not in pools},
         )
 
@@ -70,15 +92,29 @@ class LabPlan:
         release_ports((*self.api_ports.values(), *self.pool_ports.values()), folder)
 
 
-def make_plan(topology: TopologyFile, folder: Path, *, brokers: str, auth: str, port: int) -> LabPlan:
+def make_plan(
+    topology: TopologyFile, folder: Path, *, brokers: str, auth: str, port: int, databases: int = 1, daemons: int = 1
+) -> LabPlan:
     """A new plan. `port` is the first API cell's, the next ones follow; 0 takes free ones."""
-    if brokers not in (VHOSTS, NODES):
-        raise BadInput(f"--brokers {brokers!r}: use vhosts (one RabbitMQ) or nodes (a RabbitMQ per cell)")
+    if brokers not in (VHOSTS, NODES) and not (brokers.isdecimal() and 0 < int(brokers) <= MOST):
+        raise BadInput(
+            f"--brokers {brokers!r}: use vhosts (one RabbitMQ), nodes (a RabbitMQ per cell) or how many to {MOST}"
+        )
+    for word, number in (("--databases", databases), ("--daemons", daemons)):
+        if not 0 < number <= MOST:
+            raise BadInput(f"{word} {number}: use a number from 1 to {MOST}")
     if auth not in (NONE, HTTP_BASIC):
         raise BadInput(f"--auth {auth!r}: use none or http_basic")
     if not topology.api_cells or not topology.leaves:
         raise BadInput("a lab needs at least one API cell and one cell with pools; add them to the topology file")
-    plan = LabPlan(topology=topology, brokers=brokers, auth=auth, secret=secrets.token_hex(24))
+    plan = LabPlan(
+        topology=topology,
+        brokers=brokers,
+        databases=databases,
+        daemons=daemons,
+        auth=auth,
+        secret=secrets.token_hex(24),
+    )
     return _with_ports(plan, folder, first_port=port)
 
 
@@ -102,7 +138,12 @@ def load_plan(file: Path) -> LabPlan:
 
 
 def _with_ports(plan: LabPlan, folder: Path, *, first_port: int) -> LabPlan:
-    apis = [cell.name for cell in plan.topology.api_cells if cell.name not in plan.api_ports]
+    apis = [
+        daemon
+        for cell in plan.topology.api_cells
+        for daemon in plan.daemons_of(cell.name)
+        if daemon not in plan.api_ports
+    ]
     pools = [pool.name for cell in plan.topology.leaves for pool in cell.pools if pool.name not in plan.pool_ports]
     if first_port:
         api_ports: tuple[int, ...] = tuple(range(first_port, first_port + len(apis)))
@@ -113,8 +154,11 @@ def _with_ports(plan: LabPlan, folder: Path, *, first_port: int) -> LabPlan:
     else:
         api_ports = claim_ports(len(apis), folder)
     pool_ports = claim_ports(len(pools), folder)
+    turn = max(plan.numbers.values(), default=-1) + 1
+    new = [name for name in plan.topology.names if name not in plan.numbers]
     return dataclasses.replace(
         plan,
+        numbers={**plan.numbers, **{name: turn + place for place, name in enumerate(new)}},
         api_ports={**plan.api_ports, **dict(zip(apis, api_ports, strict=True))},
         pool_ports={**plan.pool_ports, **dict(zip(pools, pool_ports, strict=True))},
     )

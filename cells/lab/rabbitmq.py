@@ -154,10 +154,10 @@ class RabbitNode:
         """Remove a virtual host with its queues and messages. One that is not there is fine."""
         self._ask("DELETE", f"/api/vhosts/{quote(vhost, safe='')}", absent_is_fine=True)
 
-    def amqp_url(self, vhost: str, user: str, password: str) -> str:
-        """Where a client connects as this user."""
+    def amqp_url(self, vhost: str, user: str, password: str, *, port: int = 0) -> str:
+        """Where a client connects as this user. `port`: of what stands before the node."""
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-        return f"amqp://{login}@{LOOPBACK}:{self.amqp_port}/{quote(vhost, safe='')}"
+        return f"amqp://{login}@{LOOPBACK}:{port or self.amqp_port}/{quote(vhost, safe='')}"
 
     # --- inside ---
 

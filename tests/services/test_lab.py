@@ -159,8 +159,8 @@ def _state(lab: RunningLab, leaf: str, api: str) -> str:
 
 def test_what_cannot_join_is_refused_in_one_line_with_the_remedy(shared_lab: RunningLab):
     lab = shared_lab.lab
-    lab.database.create_schema("cell_extra", "cell_extra", "word")
-    database = lab.database.url("cell_extra", "cell_extra", "word")
+    lab.database().create_schema("cell_extra", "cell_extra", "word")
+    database = lab.database().url("cell_extra", "cell_extra", "word")
     broker = lab.tree.config("dfw-1").broker
     nowhere = broker.replace(f":{lab.broker().amqp_port}/", f":{lab.broker().distribution_port}/")
     tries = {

@@ -160,7 +160,13 @@ class RunningLab:
 
 @contextmanager
 def running_lab(
-    topology: TopologyFile | None = None, *, brokers: str = "vhosts", auth: str = "none"
+    topology: TopologyFile | None = None,
+    *,
+    brokers: str = "vhosts",
+    databases: int = 1,
+    daemons: int = 1,
+    auth: str = "none",
+    kind: type[Lab] = Lab,
 ) -> Iterator[RunningLab]:
     """A lab of its own for as long as the block lasts; nothing of it is left afterwards."""
     needed(rabbitmq_programs)
@@ -168,7 +174,9 @@ def running_lab(
     with tempfile.TemporaryDirectory(prefix="lab-", dir=session_folder(), ignore_cleanup_errors=True) as name:
         folder = Path(name) / "lab"
         folder.mkdir(mode=0o700)
-        lab = Lab.create(folder, make_plan(topology or default(), folder, brokers=brokers, auth=auth, port=0))
+        shape = topology or default()
+        plan = make_plan(shape, folder, brokers=brokers, databases=databases, daemons=daemons, auth=auth, port=0)
+        lab = kind.create(folder, plan)
         try:
             lab.up(lambda _: None)
             yield RunningLab(lab)

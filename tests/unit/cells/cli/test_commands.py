@@ -82,7 +82,7 @@ def test_an_unknown_command_or_option_is_status_2(celltree):
     assert celltree("bogus")[0] == 2
     status, _, err = celltree("cell", "register")
     assert (status, "the following arguments are required: name" in err) == (2, True)
-    assert celltree("lab", "up", "--brokers", "many")[0] == 2
+    assert celltree("lab", "up", "--auth", "many")[0] == 2
 
 
 def test_a_refusal_is_one_line_with_the_remedy_and_status_1(celltree, tmp_path):
@@ -95,6 +95,8 @@ def test_a_refusal_is_one_line_with_the_remedy_and_status_1(celltree, tmp_path):
             f"{tmp_path}",
         ): "is not a tree folder (no root.public in it); make one: celltree tree",
         ("lab", "status", "--name", f"{tmp_path}/none"): "there is no lab in",
+        ("lab", "up", "--name", f"{tmp_path}/many", "--brokers", "many"): "use vhosts (one RabbitMQ), nodes (a RabbitMQ",
+        ("lab", "up", "--name", f"{tmp_path}/many", "--daemons", "0"): "use a number from 1 to 99",
         ("lab", "up", f"{tmp_path}/none.yaml"): "none.yaml cannot be read: No such file or directory",
         (
             "run",
