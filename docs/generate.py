@@ -1,4 +1,4 @@
-"""Writes docs/reference/*.md from the code, so that they cannot say anything else: `python -m docs.generate`.
+"""Writes docs/reference/ from the code, so that they cannot say anything else: `python -m docs.generate`.
 
 Commands come from the parsers, settings from the dataclasses, records and routes from their registries, states from
 their tables. The unit of a setting and when to change it, which no dataclass says, stand in docs/settings.yaml.
@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import importlib
 import inspect
+import json
 import re
 import tomllib
 import types
@@ -25,7 +26,9 @@ from api_cell.allowed import ALLOWED
 from api_cell.http.actions import NOT_SERVED
 from api_cell.http.call import Route
 from api_cell.http.metrics import Metrics
+from api_cell.http.openapi import document
 from api_cell.http.routes import ROUTES
+from api_cell.http.versions import HIGHEST
 from api_cell.role import ApiSettings
 from api_cell.rows import Phase as ServerPhase
 from api_cell.status import STATUS, STATUS_OF_TASK, TASK_OF_WISH
@@ -313,8 +316,6 @@ def records_page() -> str:
 
 
 def rest_page() -> str:
-    from api_cell.http.versions import HIGHEST
-
     served = [each for each in ROUTES if each.action not in NOT_SERVED]
     parts = [
         HEAD,
@@ -324,6 +325,8 @@ def rest_page() -> str:
         "route that is not here is answered with 404, a method that is not here with 405.\n\n",
         "Rules: *open*, anybody; *tenant*, any user, for what is of its project; *admin*, an administrator; "
         "*image*, a tenant, or a leaf with a token for that image.\n\n",
+        "The same as data, with what each route takes and answers: [openapi.json](openapi.json), and `GET "
+        "/v2.1/openapi.json` of a running API cell, at the microversion asked for.\n\n",
         table(
             ("method", "path", "action", "from", "to", "rule"),
             (
@@ -348,6 +351,10 @@ def rest_page() -> str:
         table(("name", "type", "labels", "meaning"), _metrics()),
     ]
     return "".join(parts)
+
+
+def openapi_document() -> str:
+    return json.dumps(document(ROUTES, HIGHEST), indent=1, ensure_ascii=False) + "\n"
 
 
 def _from(route: Route) -> str:
@@ -439,6 +446,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "records.md": records_page,
     "rest.md": rest_page,
     "states.md": states_page,
+    "openapi.json": openapi_document,
 }
 
 

@@ -260,7 +260,7 @@ class _Envelope:
         context.chosen = _REQUEST_ID.fullmatch(asked) is not None
         context.request_id = asked if context.chosen else f"req-{uuid.uuid4()}"
         context.version = versions.LOWEST
-        if _versioned(req.path):
+        if versions.versioned(req.path):
             generic, legacy = (req.get_header(name) for name in versions.NAMES)
             context.version = versions.negotiated(generic, legacy)
 
@@ -269,16 +269,12 @@ class _Envelope:
         request_id = getattr(context, "request_id", "")
         resp.set_header("X-Openstack-Request-Id", request_id)
         resp.set_header("X-Compute-Request-Id", request_id)
-        if _versioned(req.path):
+        if versions.versioned(req.path):
             for name, value in versions.headers(context.version).items():
                 resp.set_header(name, value)
         path = req.uri_template or "none"
         self._metrics.end(context.began, req.method if resource is not None else "ANY", path, str(resp.status_code))
         LOG.info("%s %s %s %s", request_id, req.method, req.path, resp.status_code)
-
-
-def _versioned(path: str) -> bool:
-    return path == "/v2.1" or path.startswith("/v2.1/")
 
 
 # --- errors as answers ---

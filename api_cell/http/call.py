@@ -1,6 +1,6 @@
 """One request as a handler sees it, and what a handler answers. Falcon stays in api_cell.http.app."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import IO, Any
@@ -104,16 +104,20 @@ class Rule(StrEnum):
 
 Handler = Callable[[Call], Answer]
 Schema = dict[str, Any]
+# What an answer's body is, by status code; None: there is no body.
+Gives = Mapping[int, Schema | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One line of the API. `since` and `until` bound the microversions it is there in. `action` is the key of an
-    action's body. `schema` is what its JSON body must be, by microversion where that differs; none: no body is read."""
+    action's body. `schema` is what its JSON body must be, by microversion where that differs; none: no body is read.
+    `gives` is what it answers when all is well, `query` what may be asked in the query string."""
 
     method: str
     path: str
     handler: Handler
+    gives: Gives | Callable[[int], Gives]
     rule: Rule = Rule.TENANT
     since: int = 1
     until: int | None = None
@@ -121,9 +125,13 @@ class Route:
     schema: Schema | Callable[[int], Schema] | None = None
     media: tuple[str, ...] = ("application/json",)
     streams: bool = False
+    query: Mapping[str, Schema] = field(default_factory=dict)
 
     def serves(self, version: int) -> bool:
         return self.since <= version and (self.until is None or version <= self.until)
 
     def schema_at(self, version: int) -> Schema | None:
         return self.schema(version) if callable(self.schema) else self.schema
+
+    def gives_at(self, version: int) -> Gives:
+        return self.gives(version) if callable(self.gives) else self.gives

@@ -1,212 +1,184 @@
-"""The API: every route, in which microversions it is there, who may use it, and what its body must be. Nothing is
-served that is not in this table."""
+"""The API: every route, in which microversions it is there, who may use it, what its body must be and what it answers.
+Nothing is served that is not in this table."""
 
-from api_cell.http import actions, flavors, guests, images, keypairs, probes, quotas, schemas, servers, versions, zones
-from api_cell.http.call import Route, Rule
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
+from api_cell.http import (
+    actions,
+    answers,
+    flavors,
+    guests,
+    images,
+    keypairs,
+    openapi,
+    probes,
+    queries,
+    quotas,
+    schemas,
+    servers,
+    versions,
+    zones,
+)
+from api_cell.http.answers import ACCEPTED, DELETED
+from api_cell.http.call import Answer, Call, Gives, Handler, Route, Rule, Schema
+
+_OPEN, _ADMIN, _BYTES = Rule.OPEN, Rule.ADMIN, Rule.IMAGE
 _SERVERS = "/v2.1/servers"
 _SERVER = "/v2.1/servers/{server}"
-_ACTION = f"{_SERVER}/action"
+_FLAVORS = "/v2.1/flavors"
 _FLAVOR = "/v2.1/flavors/{flavor}"
+_SPECS = "/v2.1/flavors/{flavor}/os-extra_specs"
+_QUOTA = "/v2.1/os-quota-sets/{project}"
+_KEYPAIRS = "/v2.1/os-keypairs"
+_IMAGES = "/image/v2/images"
 _IMAGE = "/image/v2/images/{image}"
-_OPEN, _ADMIN, _BYTES = Rule.OPEN, Rule.ADMIN, Rule.IMAGE
+
+_Gives = Gives | Callable[[int], Gives]
+
+
+def _route(words: str, handler: Handler, gives: _Gives, **more: Any) -> Route:
+    """`words`: method and path."""
+    method, path = words.split()
+    return Route(method=method, path=path, handler=handler, gives=gives, **more)
+
+
+def _action(
+    name: str,
+    handler: Handler,
+    schema: Schema | Callable[[int], Schema],
+    gives: _Gives = ACCEPTED,
+    **more: Any,
+) -> Route:
+    return _route(f"POST {_SERVER}/action", handler, gives, action=name, schema=schema, **more)
+
+
+def _openapi(call: Call) -> Answer:
+    return Answer(body=_document(call.version))
+
+
+@lru_cache(maxsize=4)
+def _document(version: int) -> bytes:
+    return json.dumps(openapi.document(ROUTES, version)).encode()
+
 
 ROUTES: tuple[Route, ...] = (
     # version documents
-    Route(method="GET", path="/", handler=versions.root, rule=_OPEN),
-    Route(method="GET", path="/v2.1", handler=versions.compute, rule=_OPEN),
-    Route(method="GET", path="/v3", handler=versions.identity, rule=_OPEN),
-    Route(method="GET", path="/v3/projects/{project}", handler=versions.project),
-    Route(method="GET", path="/image", handler=versions.image, rule=_OPEN),
-    Route(method="GET", path="/image/versions", handler=versions.image, rule=_OPEN),
+    _route("GET /", versions.root, answers.ROOT, rule=_OPEN),
+    _route("GET /v2.1", versions.compute, answers.COMPUTE, rule=_OPEN),
+    _route("GET /v2.1/openapi.json", _openapi, answers.OPENAPI, rule=_OPEN),
+    _route("GET /v3", versions.identity, answers.IDENTITY, rule=_OPEN),
+    _route("GET /v3/projects/{project}", versions.project, answers.PROJECT),
+    _route("GET /image", versions.image, answers.IMAGE_VERSIONS, rule=_OPEN),
+    _route("GET /image/versions", versions.image, answers.IMAGE_VERSIONS, rule=_OPEN),
     # for operators
-    Route(method="GET", path="/healthz", handler=probes.health, rule=_OPEN),
-    Route(method="GET", path="/readyz", handler=probes.ready, rule=_OPEN),
-    Route(method="GET", path="/metrics", handler=probes.metrics, rule=_OPEN),
+    _route("GET /healthz", probes.health, answers.PAGE, rule=_OPEN),
+    _route("GET /readyz", probes.ready, answers.PAGE, rule=_OPEN),
+    _route("GET /metrics", probes.metrics, answers.PAGE, rule=_OPEN),
     # servers
-    Route(method="GET", path=_SERVERS, handler=servers.names),
-    Route(method="POST", path=_SERVERS, handler=servers.create, schema=schemas.create_server),
-    Route(method="GET", path=f"{_SERVERS}/detail", handler=servers.details),
-    Route(method="GET", path=_SERVER, handler=servers.show),
-    Route(method="PUT", path=_SERVER, handler=servers.update, schema=schemas.update_server),
-    Route(method="DELETE", path=_SERVER, handler=servers.delete),
-    Route(method="GET", path=f"{_SERVER}/ips", handler=servers.addresses),
-    Route(method="GET", path=f"{_SERVER}/ips/{{label}}", handler=servers.addresses_of),
-    Route(method="GET", path=f"{_SERVER}/metadata", handler=servers.metadata),
-    Route(method="POST", path=f"{_SERVER}/metadata", handler=servers.add_metadata, schema=schemas.SERVER_METADATA),
-    Route(method="PUT", path=f"{_SERVER}/metadata", handler=servers.set_metadata, schema=schemas.SERVER_METADATA),
-    Route(method="GET", path=f"{_SERVER}/metadata/{{key}}", handler=servers.metadata_item),
-    Route(
-        method="PUT",
-        path=f"{_SERVER}/metadata/{{key}}",
-        handler=servers.set_metadata_item,
-        schema=schemas.METADATA_ITEM,
-    ),
-    Route(method="DELETE", path=f"{_SERVER}/metadata/{{key}}", handler=servers.drop_metadata_item),
-    Route(method="GET", path=f"{_SERVER}/tags", handler=servers.tags, since=26),
-    Route(method="PUT", path=f"{_SERVER}/tags", handler=servers.set_tags, since=26, schema=schemas.SERVER_TAGS),
-    Route(method="DELETE", path=f"{_SERVER}/tags", handler=servers.drop_tags, since=26),
+    _route(f"GET {_SERVERS}", servers.names, answers.SERVER_NAMES, query=queries.SERVERS),
+    _route(f"POST {_SERVERS}", servers.create, answers.SERVER_CREATED, schema=schemas.create_server),
+    _route(f"GET {_SERVERS}/detail", servers.details, answers.SERVERS, query=queries.SERVERS),
+    _route(f"GET {_SERVER}", servers.show, answers.SERVER),
+    _route(f"PUT {_SERVER}", servers.update, answers.SERVER_UPDATED, schema=schemas.update_server),
+    _route(f"DELETE {_SERVER}", servers.delete, DELETED),
+    _route(f"GET {_SERVER}/ips", servers.addresses, answers.ADDRESSES),
+    _route(f"GET {_SERVER}/ips/{{label}}", servers.addresses_of, answers.ADDRESSES_OF_LABEL),
+    _route(f"GET {_SERVER}/metadata", servers.metadata, answers.METADATA),
+    _route(f"POST {_SERVER}/metadata", servers.add_metadata, answers.METADATA, schema=schemas.SERVER_METADATA),
+    _route(f"PUT {_SERVER}/metadata", servers.set_metadata, answers.METADATA, schema=schemas.SERVER_METADATA),
+    _route(f"GET {_SERVER}/metadata/{{key}}", servers.metadata_item, answers.META),
+    _route(f"PUT {_SERVER}/metadata/{{key}}", servers.set_metadata_item, answers.META, schema=schemas.METADATA_ITEM),
+    _route(f"DELETE {_SERVER}/metadata/{{key}}", servers.drop_metadata_item, DELETED),
+    _route(f"GET {_SERVER}/tags", servers.tags, answers.TAGS, since=26),
+    _route(f"PUT {_SERVER}/tags", servers.set_tags, answers.TAGS, since=26, schema=schemas.SERVER_TAGS),
+    _route(f"DELETE {_SERVER}/tags", servers.drop_tags, DELETED, since=26),
     # actions
-    Route(method="POST", path=_ACTION, action="os-start", handler=actions.start, schema=schemas.START),
-    Route(method="POST", path=_ACTION, action="os-stop", handler=actions.stop, schema=schemas.STOP),
-    Route(method="POST", path=_ACTION, action="reboot", handler=actions.reboot, schema=schemas.REBOOT),
-    Route(method="POST", path=_ACTION, action="pause", handler=actions.pause, schema=schemas.PAUSE),
-    Route(method="POST", path=_ACTION, action="unpause", handler=actions.unpause, schema=schemas.UNPAUSE),
-    Route(method="POST", path=_ACTION, action="suspend", handler=actions.suspend, schema=schemas.SUSPEND),
-    Route(method="POST", path=_ACTION, action="resume", handler=actions.resume, schema=schemas.RESUME),
-    Route(method="POST", path=_ACTION, action="rebuild", handler=actions.rebuild, schema=schemas.rebuild),
-    Route(method="POST", path=_ACTION, action="rescue", handler=actions.rescue, schema=schemas.RESCUE),
-    Route(method="POST", path=_ACTION, action="unrescue", handler=actions.unrescue, schema=schemas.UNRESCUE),
-    Route(method="POST", path=_ACTION, action="resize", handler=actions.resize, schema=schemas.RESIZE),
-    Route(
-        method="POST",
-        path=_ACTION,
-        action="confirmResize",
-        handler=actions.confirm_resize,
-        schema=schemas.CONFIRM_RESIZE,
-    ),
-    Route(
-        method="POST",
-        path=_ACTION,
-        action="revertResize",
-        handler=actions.revert_resize,
-        schema=schemas.REVERT_RESIZE,
-    ),
-    Route(method="POST", path=_ACTION, action="migrate", handler=actions.migrate, rule=_ADMIN, schema=schemas.migrate),
-    Route(
-        method="POST",
-        path=_ACTION,
-        action="os-migrateLive",
-        handler=actions.live_migrate,
-        rule=_ADMIN,
-        schema=schemas.live_migrate,
-    ),
-    Route(
-        method="POST", path=_ACTION, action="evacuate", handler=actions.evacuate, rule=_ADMIN, schema=schemas.evacuate
-    ),
-    Route(
-        method="POST",
-        path=_ACTION,
-        action="changePassword",
-        handler=guests.change_password,
-        schema=schemas.CHANGE_PASSWORD,
-    ),
-    Route(
-        method="POST",
-        path=_ACTION,
-        action="resetNetwork",
-        handler=guests.reset_network,
-        rule=_ADMIN,
-        schema=schemas.RESET_NETWORK,
-    ),
-    Route(
-        method="POST",
-        path=_ACTION,
-        action="injectNetworkInfo",
-        handler=guests.inject_network,
-        rule=_ADMIN,
-        schema=schemas.INJECT_NETWORK,
-    ),
-    Route(
-        method="POST",
-        path=_ACTION,
-        action="os-getConsoleOutput",
-        handler=guests.console_output,
-        schema=schemas.CONSOLE_OUTPUT,
-    ),
-    Route(
-        method="POST",
-        path=_ACTION,
-        action="os-getVNCConsole",
-        handler=guests.vnc_console,
-        until=5,
-        schema=schemas.VNC_CONSOLE,
-    ),
-    Route(
-        method="POST",
-        path=f"{_SERVER}/remote-consoles",
-        handler=guests.remote_console,
+    _action("os-start", actions.start, schemas.START),
+    _action("os-stop", actions.stop, schemas.STOP),
+    _action("reboot", actions.reboot, schemas.REBOOT),
+    _action("pause", actions.pause, schemas.PAUSE),
+    _action("unpause", actions.unpause, schemas.UNPAUSE),
+    _action("suspend", actions.suspend, schemas.SUSPEND),
+    _action("resume", actions.resume, schemas.RESUME),
+    _action("rebuild", actions.rebuild, schemas.rebuild, answers.SERVER_REBUILT),
+    _action("rescue", actions.rescue, schemas.RESCUE, answers.RESCUED),
+    _action("unrescue", actions.unrescue, schemas.UNRESCUE),
+    _action("resize", actions.resize, schemas.RESIZE),
+    _action("confirmResize", actions.confirm_resize, schemas.CONFIRM_RESIZE, DELETED),
+    _action("revertResize", actions.revert_resize, schemas.REVERT_RESIZE),
+    _action("migrate", actions.migrate, schemas.migrate, rule=_ADMIN),
+    _action("os-migrateLive", actions.live_migrate, schemas.live_migrate, rule=_ADMIN),
+    _action("evacuate", actions.evacuate, schemas.evacuate, answers.evacuated, rule=_ADMIN),
+    _action("changePassword", guests.change_password, schemas.CHANGE_PASSWORD),
+    _action("resetNetwork", guests.reset_network, schemas.RESET_NETWORK, rule=_ADMIN),
+    _action("injectNetworkInfo", guests.inject_network, schemas.INJECT_NETWORK, rule=_ADMIN),
+    _action("os-getConsoleOutput", guests.console_output, schemas.CONSOLE_OUTPUT, answers.OUTPUT),
+    _action("os-getVNCConsole", guests.vnc_console, schemas.VNC_CONSOLE, answers.CONSOLE, until=5),
+    _action("createImage", actions.create_image, schemas.CREATE_IMAGE, answers.image_made),
+    _action("createBackup", actions.create_backup, schemas.CREATE_BACKUP, answers.image_made),
+    _action("lock", actions.lock, schemas.LOCK),
+    _action("unlock", actions.unlock, schemas.UNLOCK),
+    *(_action(name, actions.not_served, schemas.ANYTHING, {}) for name in actions.NOT_SERVED),
+    _route(
+        f"POST {_SERVER}/remote-consoles",
+        guests.remote_console,
+        answers.REMOTE_CONSOLE,
         since=6,
         schema=schemas.REMOTE_CONSOLE,
     ),
-    Route(method="GET", path=f"{_SERVER}/diagnostics", handler=guests.diagnostics, rule=_ADMIN),
-    Route(method="POST", path=_ACTION, action="createImage", handler=actions.create_image, schema=schemas.CREATE_IMAGE),
-    Route(
-        method="POST", path=_ACTION, action="createBackup", handler=actions.create_backup, schema=schemas.CREATE_BACKUP
-    ),
-    Route(method="POST", path=_ACTION, action="lock", handler=actions.lock, schema=schemas.LOCK),
-    Route(method="POST", path=_ACTION, action="unlock", handler=actions.unlock, schema=schemas.UNLOCK),
-    *(
-        Route(method="POST", path=_ACTION, action=name, handler=actions.not_served, schema=schemas.ANYTHING)
-        for name in actions.NOT_SERVED
-    ),
-    Route(method="GET", path=f"{_SERVER}/os-instance-actions", handler=actions.history),
-    Route(method="GET", path=f"{_SERVER}/os-instance-actions/{{request}}", handler=actions.history_of_request),
+    _route(f"GET {_SERVER}/diagnostics", guests.diagnostics, answers.DIAGNOSTICS, rule=_ADMIN),
+    _route(f"GET {_SERVER}/os-instance-actions", actions.history, answers.HISTORY, query=queries.PAGE),
+    _route(f"GET {_SERVER}/os-instance-actions/{{request}}", actions.history_of_request, answers.HISTORY_OF_REQUEST),
     # flavors
-    Route(method="GET", path="/v2.1/flavors", handler=flavors.names),
-    Route(method="POST", path="/v2.1/flavors", handler=flavors.create, rule=_ADMIN, schema=schemas.create_flavor),
-    Route(method="GET", path="/v2.1/flavors/detail", handler=flavors.details),
-    Route(method="GET", path=_FLAVOR, handler=flavors.show),
-    Route(method="PUT", path=_FLAVOR, handler=flavors.update, rule=_ADMIN, since=55, schema=schemas.UPDATE_FLAVOR),
-    Route(method="DELETE", path=_FLAVOR, handler=flavors.delete, rule=_ADMIN),
-    Route(method="GET", path=f"{_FLAVOR}/os-extra_specs", handler=flavors.extra_specs),
-    Route(
-        method="POST",
-        path=f"{_FLAVOR}/os-extra_specs",
-        handler=flavors.add_extra_specs,
-        rule=_ADMIN,
-        schema=schemas.EXTRA_SPECS,
-    ),
-    Route(method="GET", path=f"{_FLAVOR}/os-extra_specs/{{key}}", handler=flavors.extra_spec),
-    Route(
-        method="PUT",
-        path=f"{_FLAVOR}/os-extra_specs/{{key}}",
-        handler=flavors.set_extra_spec,
-        rule=_ADMIN,
-        schema=schemas.EXTRA_SPEC,
-    ),
-    Route(method="DELETE", path=f"{_FLAVOR}/os-extra_specs/{{key}}", handler=flavors.drop_extra_spec, rule=_ADMIN),
+    _route(f"GET {_FLAVORS}", flavors.names, answers.FLAVOR_NAMES, query=queries.FLAVORS),
+    _route(f"POST {_FLAVORS}", flavors.create, answers.FLAVOR, rule=_ADMIN, schema=schemas.create_flavor),
+    _route(f"GET {_FLAVORS}/detail", flavors.details, answers.FLAVORS, query=queries.FLAVORS),
+    _route(f"GET {_FLAVOR}", flavors.show, answers.FLAVOR),
+    _route(f"PUT {_FLAVOR}", flavors.update, answers.FLAVOR, rule=_ADMIN, since=55, schema=schemas.UPDATE_FLAVOR),
+    _route(f"DELETE {_FLAVOR}", flavors.delete, ACCEPTED, rule=_ADMIN),
+    _route(f"GET {_SPECS}", flavors.extra_specs, answers.EXTRA_SPECS),
+    _route(f"POST {_SPECS}", flavors.add_extra_specs, answers.EXTRA_SPECS, rule=_ADMIN, schema=schemas.EXTRA_SPECS),
+    _route(f"GET {_SPECS}/{{key}}", flavors.extra_spec, answers.EXTRA_SPEC),
+    _route(f"PUT {_SPECS}/{{key}}", flavors.set_extra_spec, answers.EXTRA_SPEC, rule=_ADMIN, schema=schemas.EXTRA_SPEC),
+    _route(f"DELETE {_SPECS}/{{key}}", flavors.drop_extra_spec, {200: None}, rule=_ADMIN),
     # what a project and a user have
-    Route(method="GET", path="/v2.1/limits", handler=quotas.limits),
-    Route(method="GET", path="/v2.1/os-quota-sets/{project}", handler=quotas.show),
-    Route(method="GET", path="/v2.1/os-quota-sets/{project}/detail", handler=quotas.detail),
-    Route(method="GET", path="/v2.1/os-quota-sets/{project}/defaults", handler=quotas.defaults),
-    Route(
-        method="PUT",
-        path="/v2.1/os-quota-sets/{project}",
-        handler=quotas.update,
-        rule=_ADMIN,
-        schema=schemas.UPDATE_QUOTA,
-    ),
-    Route(method="DELETE", path="/v2.1/os-quota-sets/{project}", handler=quotas.forget, rule=_ADMIN),
-    Route(method="GET", path="/v2.1/os-keypairs", handler=keypairs.names),
-    Route(method="POST", path="/v2.1/os-keypairs", handler=keypairs.create, schema=schemas.create_keypair),
-    Route(method="GET", path="/v2.1/os-keypairs/{keypair}", handler=keypairs.show),
-    Route(method="DELETE", path="/v2.1/os-keypairs/{keypair}", handler=keypairs.delete),
-    Route(method="GET", path="/v2.1/os-availability-zone", handler=zones.show),
-    Route(method="GET", path="/v2.1/os-availability-zone/detail", handler=zones.details, rule=_ADMIN),
+    _route("GET /v2.1/limits", quotas.limits, answers.LIMITS, query=queries.LIMITS),
+    _route(f"GET {_QUOTA}", quotas.show, answers.QUOTA),
+    _route(f"GET {_QUOTA}/detail", quotas.detail, answers.QUOTA_DETAIL),
+    _route(f"GET {_QUOTA}/defaults", quotas.defaults, answers.QUOTA),
+    _route(f"PUT {_QUOTA}", quotas.update, answers.QUOTA_UPDATED, rule=_ADMIN, schema=schemas.UPDATE_QUOTA),
+    _route(f"DELETE {_QUOTA}", quotas.forget, ACCEPTED, rule=_ADMIN),
+    _route(f"GET {_KEYPAIRS}", keypairs.names, answers.KEYPAIRS, query=queries.KEYPAIRS),
+    _route(f"POST {_KEYPAIRS}", keypairs.create, answers.keypair_created, schema=schemas.create_keypair),
+    _route(f"GET {_KEYPAIRS}/{{keypair}}", keypairs.show, answers.KEYPAIR, query=queries.KEYPAIR),
+    _route(f"DELETE {_KEYPAIRS}/{{keypair}}", keypairs.delete, answers.keypair_deleted, query=queries.KEYPAIR),
+    _route("GET /v2.1/os-availability-zone", zones.show, answers.ZONES),
+    _route("GET /v2.1/os-availability-zone/detail", zones.details, answers.ZONES_IN_DETAIL, rule=_ADMIN),
     # images, where a folder holds them
-    Route(method="GET", path="/image/v2/images", handler=images.names),
-    Route(method="POST", path="/image/v2/images", handler=images.create, schema=schemas.CREATE_IMAGE_RECORD),
-    Route(method="GET", path=_IMAGE, handler=images.show, rule=_BYTES),
-    Route(
-        method="PATCH",
-        path=_IMAGE,
-        handler=images.update,
+    _route(f"GET {_IMAGES}", images.names, answers.IMAGES, query=queries.IMAGES),
+    _route(f"POST {_IMAGES}", images.create, answers.IMAGE_CREATED, schema=schemas.CREATE_IMAGE_RECORD),
+    _route(f"GET {_IMAGE}", images.show, answers.IMAGE_SHOWN, rule=_BYTES),
+    _route(
+        f"PATCH {_IMAGE}",
+        images.update,
+        answers.IMAGE_SHOWN,
         rule=_BYTES,
         schema=schemas.PATCH_IMAGE,
         media=images.PATCH_MEDIA,
     ),
-    Route(method="DELETE", path=_IMAGE, handler=images.delete),
-    Route(method="GET", path=f"{_IMAGE}/file", handler=images.download, rule=_BYTES),
-    Route(
-        method="PUT",
-        path=f"{_IMAGE}/file",
-        handler=images.upload,
+    _route(f"DELETE {_IMAGE}", images.delete, DELETED),
+    _route(f"GET {_IMAGE}/file", images.download, answers.IMAGE_DATA, rule=_BYTES),
+    _route(
+        f"PUT {_IMAGE}/file",
+        images.upload,
+        DELETED,
         rule=_BYTES,
         media=("application/octet-stream",),
         streams=True,
     ),
-    Route(method="PUT", path=f"{_IMAGE}/tags/{{tag}}", handler=images.add_tag),
-    Route(method="DELETE", path=f"{_IMAGE}/tags/{{tag}}", handler=images.drop_tag),
+    _route(f"PUT {_IMAGE}/tags/{{tag}}", images.add_tag, DELETED),
+    _route(f"DELETE {_IMAGE}/tags/{{tag}}", images.drop_tag, DELETED),
 )

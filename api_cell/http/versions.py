@@ -49,6 +49,11 @@ def _of_compute(header: str) -> str | None:
     return None
 
 
+def versioned(path: str) -> bool:
+    """Whether a path is of the Compute API, which alone has microversions."""
+    return path == "/v2.1" or path.startswith("/v2.1/")
+
+
 def headers(version: int) -> dict[str, str]:
     """What every answer of the Compute API says of its version."""
     return {NAMES[0]: f"compute 2.{version}", NAMES[1]: f"2.{version}", "Vary": ", ".join(NAMES)}
