@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-PROGRAMS = ("command", "updates", "placement", "builds", "listing", "memory", "vhd")
+PROGRAMS = ("command", "updates", "placement", "builds", "listing", "memory", "vhd", "hosts")
 
 
 def main() -> int:

@@ -77,7 +77,8 @@ class Report:
         columns = list(dict.fromkeys(name for line in self.lines for name in line if not isinstance(line[name], dict)))
         table = Table(title=self.name)
         for name in columns:
-            table.add_column(name, justify="left" if name == "shape" else "right")
+            words = name in ("shape", "what")
+            table.add_column(name, justify="left" if words else "right", no_wrap=words)
         for line in self.lines:
             table.add_row(*(str(line.get(name, "")) for name in columns))
         Console(width=150).print(table)

@@ -15,6 +15,7 @@ EXPECTED = {
     "listing": {"what", "rows", "page", "median_ms"},
     "memory": {"cell", "rss_mib", "pss_mib"},
     "vhd": {"what", "data_mib", "cpu_s"},
+    "hosts": {"what"},
 }
 
 
