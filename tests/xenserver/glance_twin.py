@@ -1,6 +1,7 @@
 """A small loopback Glance: serves and takes image bytes, and misbehaves when told to."""
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ class Glance:
     url: str = ""
     images: dict[str, Image] = field(default_factory=dict)
     taken: dict[str, bytes] = field(default_factory=dict)
+    described: dict[str, dict[str, str]] = field(default_factory=dict)
     upload_status: int = 204
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -90,6 +92,15 @@ def serve_glance() -> Iterator[Glance]:
             self.rfile.readline()
             glance.taken[image] = body
             self._reply(glance.upload_status)
+
+        def do_PATCH(self) -> None:
+            image = self._image()
+            self.close_connection = True
+            changes = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert self.headers["Content-Type"] == "application/openstack-images-v2.1-json-patch"
+            told = glance.described.setdefault(image, {})
+            told.update({change["path"][1:]: change["value"] for change in changes if change["op"] == "add"})
+            self._reply(200)
 
         def _reply(self, status: int) -> None:
             self.send_response(status)

@@ -182,7 +182,7 @@ def test_plugins_are_executable() -> None:
 
 
 def test_version_names_the_functions(dom0: Dom0) -> None:
-    assert dom0.call("version") == {"version": "1.0", "functions": ["download", "sweep", "upload", "version"]}
+    assert dom0.call("version") == {"version": "1.1", "functions": ["download", "sweep", "upload", "version"]}
 
 
 def test_an_unknown_function_is_refused_in_xens_words(dom0: Dom0) -> None:
@@ -512,7 +512,8 @@ def test_a_chain_is_uploaded_as_glance_holds_it(
     with vhd.Disk.open(in_sr(dom0, 0), writable=True):
         answer = upload(dom0, glance, *UUIDS[:2])
     taken = glance.taken["new"]
-    assert answer == {"size": len(taken), "checksum": hashlib.md5(taken).hexdigest()}
+    sent = {"size": len(taken), "checksum": hashlib.md5(taken).hexdigest()}
+    assert answer == {**sent, "identity": str(vhd.info(in_sr(dom0, 0)).uuid), "disks": 2}
     assert dom0.tree() == before
     (tmp_path / "received").mkdir()
     assert libvhdi_read(vhd.read_image(io.BytesIO(taken), tmp_path / "received")) == libvhdi_read(chain)

@@ -5,6 +5,7 @@ No header and no URL query ever gets into an error text: they may carry tokens.
 
 import hashlib
 import http.client
+import json
 import re
 import ssl
 import time
@@ -20,6 +21,7 @@ else:
 _RETRYABLE = (408, 500, 502, 503, 504, 507)
 _MD5 = re.compile("[0-9a-f]{32}")
 _CHUNK = 64 * 1024
+_DATA = "/file"
 _FOUR_HOURS = 4 * 3600
 
 
@@ -145,6 +147,26 @@ class Upload:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def describe(params: Params, properties: Dict[str, str]) -> None:
+    """Set properties of the image whose data `url` is; once they are set, setting them again changes nothing."""
+    target = _target(params)
+    if not target.endswith(_DATA):
+        raise PermanentError("params.url must be a http or https address of /v2/images/ID/file")
+    changes = [{"op": "add", "path": "/" + name, "value": value} for name, value in sorted(properties.items())]
+    headers = _headers(params)
+    headers["Content-Type"] = "application/openstack-images-v2.1-json-patch"
+    connection = _connect(params)
+    try:
+        connection.request("PATCH", target[: -len(_DATA)], json.dumps(changes).encode(), headers)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise RetryableError(f"Glance did not answer: {_named(error)}") from error
+    finally:
+        connection.close()
+    if status != 200:
+        raise refusal(status, "change of the image")
 
 
 def refusal(status: int, what: str) -> Exception:

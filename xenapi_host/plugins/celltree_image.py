@@ -2,14 +2,20 @@
 """Plugin: images between Glance and a storage repository on a file system. The disks never leave dom0's reach.
 
     version    {} -> {version, functions}
-    download   {url, headers, sr_path, uuids, checksum?, format? (vhd | raw), max_virtual_size?, max_bytes?,
-                timeout?, max_seconds?, ca_file?} -> [{uuid, virtual_size, parent}, ..] leaf first
-    upload     {url, headers, sr_path, chain, compression?, timeout?, max_seconds?, ca_file?} -> {size, checksum}
+    download   {url, headers, sr_path, uuids, checksum?, parents? [{url, checksum?}, ..], format? (vhd | raw),
+                max_virtual_size?, max_bytes?, timeout?, max_seconds?, ca_file?}
+               -> [{uuid, virtual_size, parent}, ..] leaf first
+    upload     {url, headers, sr_path, chain, base? {chain, identity}, properties?, compression?, timeout?,
+                max_seconds?, ca_file?} -> {size, checksum, identity, disks}
     sweep      {sr_path} -> number of abandoned staging folders removed
 
 `url` is the full address of /v2/images/ID/file. Sizes are bytes, times seconds. All of an image is received and
 checked in a hidden staging folder inside the SR (same file system, never scanned); only then its files get their
 names in the SR, parents first, so that a scan never sees a child without its parent.
+
+An incremental image holds one differencing disk, made against a `base`: an earlier snapshot of the same disk, sent as
+a disk of that `identity`. It is downloaded together with the images it builds upon, its `parents`, newest first; the
+files of all of them are one chain.
 """
 
 import contextlib
@@ -19,39 +25,33 @@ import gzip
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins.celltree_glance import Download, Upload
+    from xenapi_host.plugins.celltree_chain import checked, disk_path, name_and_link, refuse_taken
+    from xenapi_host.plugins.celltree_delta import Delta, NoBase
+    from xenapi_host.plugins.celltree_glance import Download, Upload, describe
     from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, text
     from xenapi_host.plugins.celltree_tar import Gunzip, Member, Refused, Tar
-    from xenapi_host.plugins.celltree_vhd import (
-        BLOCK,
-        DIFFERENCING,
-        MAX_VIRTUAL_SIZE,
-        NotSound,
-        Vhd,
-        read_vhd,
-        write_raw_as_vhd,
-    )
+    from xenapi_host.plugins.celltree_vhd import BLOCK, MAX_VIRTUAL_SIZE, NotSound, Vhd, read_vhd, write_raw_as_vhd
 else:
     # Every entry of the plugin folder is a plugin to XAPI; a __pycache__ must not appear there.
     sys.dont_write_bytecode = True
-    from celltree_glance import Download, Upload
+    from celltree_chain import checked, disk_path, name_and_link, refuse_taken
+    from celltree_delta import Delta, NoBase
+    from celltree_glance import Download, Upload, describe
     from celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, text
     from celltree_tar import Gunzip, Member, Refused, Tar
-    from celltree_vhd import BLOCK, DIFFERENCING, MAX_VIRTUAL_SIZE, NotSound, Vhd, read_vhd, write_raw_as_vhd
+    from celltree_vhd import BLOCK, MAX_VIRTUAL_SIZE, NotSound, Vhd, read_vhd, write_raw_as_vhd
 
-VERSION = "1.0"
+VERSION = "1.1"
 MAX_MEMBERS = 16
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NAME = re.compile("(?:0|[1-9][0-9]?)\\.vhd")
 _STAGING = ".celltree-staging-"
-_VHD_UTIL_SECONDS = 300
 
 
 def version(params: Params) -> Dict[str, Any]:
@@ -66,9 +66,9 @@ def download(params: Params) -> List[Dict[str, Any]]:
         if present:
             return present
         paths = _receive(params, staging, len(uuids))
-        disks = _checked(paths, number(params, "max_virtual_size", MAX_VIRTUAL_SIZE))
-        _refuse_taken(sr_path, uuids, disks)
-        named = _name_and_link(paths, uuids)
+        disks = checked(paths, number(params, "max_virtual_size", MAX_VIRTUAL_SIZE))
+        refuse_taken(sr_path, uuids, disks)
+        named = name_and_link(paths, staging, uuids)
         for path in reversed(named):
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
@@ -83,22 +83,21 @@ def upload(params: Params) -> Dict[str, Any]:
     compression = params.get("compression", 6)
     if compression not in range(10):
         raise PermanentError("params.compression must be a whole number from 0 to 9")
-    paths = [_disk_path(sr_path, uuid) for uuid in chain]
+    paths = [disk_path(sr_path, uuid) for uuid in chain]
     for path in paths:
         if not os.path.lexists(path):
             raise PermanentError(f"{os.path.basename(path)} is not in the SR; read the chain again")
-    _checked(paths, MAX_VIRTUAL_SIZE)
-    stream = Upload(params)
+    disks = checked(paths, MAX_VIRTUAL_SIZE)
+    base = params.get("base")
+    delta = _delta(sr_path, paths, base) if base else None
     try:
-        packed = gzip.GzipFile("", "wb", compression, stream, mtime=0)
-        with tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar:
-            for position, path in enumerate(paths):
-                _add(tar, f"{position}.vhd", path)
-        packed.close()
-        checksum = stream.finish()
-        return {"size": stream.size, "checksum": checksum}
+        if params.get("properties"):
+            describe(params, params["properties"])
+        sent = _send(params, paths, delta, compression)
     finally:
-        stream.close()
+        if delta is not None:
+            delta.close()
+    return {"identity": disks[0].uuid, "disks": 1 if delta is not None else len(disks), **sent}
 
 
 def sweep(params: Params) -> int:
@@ -139,10 +138,6 @@ def _uuids(params: Params, name: str) -> List[str]:
     if len(set(found)) != len(found):
         raise PermanentError(f"params.{name} names a uuid twice")
     return found
-
-
-def _disk_path(sr_path: str, uuid: str) -> str:
-    return os.path.join(sr_path, uuid + ".vhd")
 
 
 # --- receiving -------------------------------------------------------------------------------------------------------
@@ -189,11 +184,11 @@ def _present(sr_path: str, uuids: List[str]) -> List[Dict[str, Any]]:
     The leaf may have been cloned since, which puts a new file between it and its parent: the links are told as they
     are now.
     """
-    if not os.path.lexists(_disk_path(sr_path, uuids[0])):
+    if not os.path.lexists(disk_path(sr_path, uuids[0])):
         return []
     found = []
     for uuid in uuids:
-        path = _disk_path(sr_path, uuid)
+        path = disk_path(sr_path, uuid)
         if not os.path.lexists(path):
             continue
         try:
@@ -206,7 +201,23 @@ def _present(sr_path: str, uuids: List[str]) -> List[Dict[str, Any]]:
 
 
 def _receive(params: Params, staging: str, most: int) -> List[str]:
-    """Stream the image into the staging folder; the files, leaf first."""
+    """Stream the image and those it builds upon into the staging folder; the files of all, leaf first."""
+    paths = _receive_one(params, os.path.join(staging, "image"), most)
+    parents = params.get("parents", [])
+    if not isinstance(parents, list) or not all(isinstance(parent, dict) for parent in parents):
+        raise PermanentError("params.parents must be a list of objects")
+    if parents and params.get("format", "vhd") != "vhd":
+        raise PermanentError("image refused: only an image of VHD files builds upon others")
+    for place, parent in enumerate(parents, start=1):
+        if len(paths) >= most:
+            raise PermanentError(f"image refused: it has more than {most} disks with those it builds upon")
+        own = {name: value for name, value in params.items() if name not in ("url", "checksum")}
+        paths += _receive_one({**own, **parent}, os.path.join(staging, f"parent {place}"), most - len(paths))
+    return paths
+
+
+def _receive_one(params: Params, folder: str, most: int) -> List[str]:
+    os.mkdir(folder)
     max_virtual_size = min(number(params, "max_virtual_size", MAX_VIRTUAL_SIZE), MAX_VIRTUAL_SIZE)
     max_bytes = number(params, "max_bytes", 2 * MAX_VIRTUAL_SIZE)
     kind = params.get("format", "vhd")
@@ -215,11 +226,11 @@ def _receive(params: Params, staging: str, most: int) -> List[str]:
     stream = Download(params, max_bytes)
     try:
         if kind == "raw":
-            path = os.path.join(staging, "0.vhd")
+            path = os.path.join(folder, "0.vhd")
             write_raw_as_vhd(stream, path, min(max_virtual_size, max_bytes))
             paths = [path]
         else:
-            paths = _unpack(Tar(Gunzip(stream, max_bytes)), staging, most, max_virtual_size)
+            paths = _unpack(Tar(Gunzip(stream, max_bytes)), folder, most, max_virtual_size)
         stream.verify()
         return paths
     except (Refused, NotSound) as error:
@@ -232,7 +243,7 @@ def _receive(params: Params, staging: str, most: int) -> List[str]:
         stream.close()
 
 
-def _unpack(tar: Tar, staging: str, most: int, max_virtual_size: int) -> List[str]:
+def _unpack(tar: Tar, folder: str, most: int, max_virtual_size: int) -> List[str]:
     # The largest file a disk of this size can need: data, a bitmap and a table entry a block, tables.
     max_member = -(-max_virtual_size // BLOCK) * (BLOCK + 4096 + 8) + 1024 * 1024
     seen = {}  # type: Dict[str, str]
@@ -245,7 +256,7 @@ def _unpack(tar: Tar, staging: str, most: int, max_virtual_size: int) -> List[st
             raise Refused(member.name, f"more than {most} files; coalesce the chain before upload")
         if member.size > max_member:
             raise Refused(member.name, f"{member.size} bytes, over {max_member} for the size allowed")
-        seen[member.name] = os.path.join(staging, member.name)
+        seen[member.name] = os.path.join(folder, member.name)
         _write_sparse(tar, member, seen[member.name])
     if not seen:
         raise Refused("", "holds no 0.vhd")
@@ -271,83 +282,6 @@ def _write_sparse(tar: Tar, member: Member, path: str) -> None:
         file.truncate(member.size)
 
 
-# --- checking and linking --------------------------------------------------------------------------------------------
-
-
-def _checked(paths: List[str], max_virtual_size: int) -> List[Vhd]:
-    """Every file sound, and each the child of the next by identity; parents' names are never looked at."""
-    disks = []  # type: List[Vhd]
-    for position, path in enumerate(paths):
-        name = os.path.basename(path)
-        try:
-            disk = read_vhd(path)
-        except (NotSound, OSError) as error:
-            raise PermanentError(f"image refused: {name}: {error}") from error
-        reason = _misfit(disk, disks[-1] if disks else None, position == len(paths) - 1, max_virtual_size)
-        if reason:
-            raise PermanentError(f"image refused: {name}: {reason}")
-        disks.append(disk)
-    return disks
-
-
-def _misfit(disk: Vhd, child: Optional[Vhd], base: bool, max_virtual_size: int) -> str:
-    if disk.virtual_size > max_virtual_size:
-        return f"a disk of {disk.virtual_size} bytes, over the {max_virtual_size} allowed"
-    if child is None and disk.hidden:
-        return "is marked hidden; a leaf so marked would be removed by the next SR scan"
-    if child is not None and child.parent != disk.uuid:
-        return f"is {disk.uuid}, not the parent {child.parent} that its child names"
-    if base and disk.kind == DIFFERENCING:
-        return "is differencing, but its parent is not in the image"
-    if not base and disk.kind != DIFFERENCING:
-        return "is no differencing disk, so it cannot be a child of the next file"
-    return ""
-
-
-def _refuse_taken(sr_path: str, uuids: List[str], disks: List[Vhd]) -> None:
-    """Files of a run that died while moving have the same content and may be replaced; no other file may."""
-    for uuid, disk in zip(uuids, disks):
-        path = _disk_path(sr_path, uuid)
-        if not os.path.lexists(path):
-            continue
-        try:
-            same = read_vhd(path).uuid == disk.uuid
-        except (NotSound, OSError):
-            same = False
-        if not same:
-            raise PermanentError(f"another disk has the name {uuid} in the SR; choose new uuids")
-
-
-def _name_and_link(paths: List[str], uuids: List[str]) -> List[str]:
-    """Give the files their uuids as names and link them again, base to leaf."""
-    named = []
-    for path, uuid in zip(paths, uuids):
-        target = _disk_path(os.path.dirname(path), uuid)
-        os.rename(path, target)
-        named.append(target)
-    for position in range(len(named) - 1, 0, -1):
-        _link(named[position - 1], named[position])
-    return named
-
-
-def _link(child: str, parent: str) -> None:
-    command = ["vhd-util", "modify", "-n", child, "-p", parent]
-    try:
-        running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    except OSError as error:
-        raise PermanentError(f"vhd-util cannot be run in dom0: {error.strerror}") from error
-    try:
-        said, _ = running.communicate(timeout=_VHD_UTIL_SECONDS)
-    except BaseException as error:
-        running.kill()
-        running.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise RetryableError(f"vhd-util modify did not end in {_VHD_UTIL_SECONDS} s") from error
-        raise
-    if running.returncode:
-        raise PermanentError("vhd-util modify failed: {}".format(said.decode("utf-8", "replace").strip()))
-
-
 def _answer(uuids: List[str], disks: List[Vhd]) -> List[Dict[str, Any]]:
     parents = [*uuids[1 : len(disks)], None]
     return [
@@ -359,14 +293,68 @@ def _answer(uuids: List[str], disks: List[Vhd]) -> List[Dict[str, Any]]:
 # --- sending ---------------------------------------------------------------------------------------------------------
 
 
+def _delta(sr_path: str, paths: List[str], base: Any) -> Delta:
+    """What is to be sent of the disk that its base does not hold."""
+    if not isinstance(base, dict) or not _UUID.fullmatch(text(base, "identity")):
+        raise PermanentError("params.base must hold a chain and an identity")
+    try:
+        return Delta(paths, [disk_path(sr_path, uuid) for uuid in _uuids(base, "chain")], base["identity"])
+    except NoBase as error:
+        raise PermanentError(f"no base: {error}") from error
+    except (NotSound, OSError) as error:
+        raise PermanentError(f"no base: it cannot be read: {error}") from error
+
+
+def _send(params: Params, paths: List[str], delta: Optional[Delta], compression: int) -> Dict[str, Any]:
+    """Stream the chain, or only the difference, as one tar.gz."""
+    stream = Upload(params)
+    try:
+        packed = gzip.GzipFile("", "wb", compression, stream, mtime=0)
+        with tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar:
+            if delta is not None:
+                member = _member("0.vhd", delta.size)
+                tar.addfile(member, Pieces(delta.pieces()))  # type: ignore[arg-type]
+            else:
+                for position, path in enumerate(paths):
+                    _add(tar, f"{position}.vhd", path)
+        packed.close()
+        checksum = stream.finish()
+        return {"size": stream.size, "checksum": checksum}
+    finally:
+        stream.close()
+
+
+class Pieces:
+    """Pieces of bytes read as a file: as many as are asked for, fewer only at the end."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._ready = memoryview(b"")
+
+    def read(self, length: int) -> bytes:
+        found = []
+        while length:
+            if not self._ready:
+                self._ready = memoryview(next(self._pieces, b""))
+                if not self._ready:
+                    break
+            found.append(self._ready[:length])
+            self._ready = self._ready[length:]
+            length -= len(found[-1])
+        return b"".join(found)
+
+
 def _add(tar: tarfile.TarFile, name: str, path: str) -> None:
     """Add one file as it is now; it may be in use, so it is opened for reading and for no other thing."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(fd, "rb") as file:
-        member = tarfile.TarInfo(name)
-        member.size = os.fstat(fd).st_size
-        member.mode = 0o644
-        tar.addfile(member, file)
+        tar.addfile(_member(name, os.fstat(fd).st_size), file)
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o644
+    return member
 
 
 def _sync_folder(path: str) -> None:

@@ -1,6 +1,7 @@
 """The little that plugins need to know of VHD files: their headers, checked; and raw bytes turned into one.
 
-Changing links is left to the host's own vhd-util. All numbers in a VHD are big-endian.
+Changing links is left to the host's own vhd-util, the difference of two disks to celltree_delta. All numbers in a VHD
+are big-endian.
 """
 
 import os
@@ -15,7 +16,7 @@ FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
 SECTOR = 512
 BLOCK = 2 * 1024 * 1024
 MAX_VIRTUAL_SIZE = 2040 * 1024**3
-_ABSENT = 0xFFFFFFFF
+ABSENT = 0xFFFFFFFF
 _EPOCH = 946684800
 _FOOTER = struct.Struct(">8sIIQI4sI4sQQHBBII16sBB426x")
 _HEADER = struct.Struct(">8sQQIIII16sII512s192s256x")
@@ -97,10 +98,10 @@ def _read_header(fd: int, size: int, virtual_size: int) -> "tuple[uuid.UUID, str
 
 def _check_blocks(table: bytes, start: int, block: int, end: int) -> None:
     """No block behind the end, over another one, over the headers or over the table."""
-    span = block + _round_up(block // SECTOR // 8, SECTOR)
+    span = block + round_up(block // SECTOR // 8, SECTOR)
     previous = 3 * SECTOR
     for (sector,) in sorted(struct.iter_unpack(">I", table)):
-        if sector == _ABSENT:
+        if sector == ABSENT:
             continue
         place = sector * SECTOR
         if place < previous or place + span > end or (place < start + len(table) and start < place + span):
@@ -122,7 +123,7 @@ def _sealed(raw: bytes, at: int) -> bytes:
     return raw[:at] + struct.pack(">I", _checksum(raw)) + raw[at + 4 :]
 
 
-def _round_up(size: int, step: int) -> int:
+def round_up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
@@ -145,9 +146,9 @@ def write_raw_as_vhd(stream: Any, path: str, max_virtual_size: int) -> int:
             if not data:
                 break
             if data == zeros[: len(data)]:
-                entries.append(_ABSENT)
+                entries.append(ABSENT)
                 continue
-            place = _round_up(end + SECTOR, 4096) - SECTOR
+            place = round_up(end + SECTOR, 4096) - SECTOR
             file.seek(place)
             file.write(b"\xff" * SECTOR + data.ljust(BLOCK, b"\0"))
             entries.append(place // SECTOR)
@@ -160,28 +161,40 @@ def write_raw_as_vhd(stream: Any, path: str, max_virtual_size: int) -> int:
 
 def _write_tables(file: Any, entries: "array[int]", table: int) -> None:
     """Block table, blktap's map of full blocks and the footer behind the data; footer copy and header before it."""
-    raw = struct.pack(f">{len(entries)}I", *entries)
-    raw = raw.ljust(_round_up(len(raw), SECTOR), b"\xff")
-    full = bytearray(_round_up(-(-len(entries) // 8), SECTOR))
+    full = bytearray(round_up(-(-len(entries) // 8), SECTOR))
     for number, sector in enumerate(entries):
-        if sector != _ABSENT:
+        if sector != ABSENT:
             full[number >> 3] |= 0x80 >> (number & 7)
-    body_at = table + len(raw) + SECTOR
-    batmap = struct.pack(">8sQIIIB", b"tdbatmap", body_at, len(full) // SECTOR, 0x00010002, _checksum(bytes(full)), 0)
-    footer = _footer(len(entries) * BLOCK)
+    footer = make_footer(len(entries) * BLOCK)
     file.seek(table)
-    file.write(raw + batmap.ljust(SECTOR, b"\0") + bytes(full) + footer)
+    file.write(make_tables(entries, table, bytes(full)) + footer)
     file.seek(0)
-    nowhere = 0xFFFFFFFFFFFFFFFF
-    header = (b"cxsparse", nowhere, table, 0x00010000, len(entries), BLOCK, 0, b"", 0, 0, b"", b"")
-    file.write(footer + _sealed(_HEADER.pack(*header), 36))
+    file.write(footer + make_header(table, len(entries)))
 
 
-def _footer(size: int) -> bytes:
+def make_tables(entries: "array[int]", at: int, full: bytes = b"") -> bytes:
+    """A block table that lies at `at`, and behind it blktap's map of full blocks, which only saves reading bitmaps."""
+    raw = struct.pack(f">{len(entries)}I", *entries)
+    raw = raw.ljust(round_up(len(raw), SECTOR), b"\xff")
+    full = full.ljust(round_up(-(-len(entries) // 8), SECTOR), b"\0")
+    body_at = at + len(raw) + SECTOR
+    batmap = struct.pack(">8sQIIIB", b"tdbatmap", body_at, len(full) // SECTOR, 0x00010002, _checksum(full), 0)
+    return raw + batmap.ljust(SECTOR, b"\0") + full
+
+
+def make_header(table: int, entries: int, parent: bytes = b"", name: str = "", locators: bytes = b"") -> bytes:
+    """The header of a disk whose block table lies at `table`; `parent`: its identity, `name`: its file's."""
+    named = name.encode("utf-16-be")
+    fields = (b"cxsparse", 0xFFFFFFFFFFFFFFFF, table, 0x00010000, entries, BLOCK, 0, parent, 0, 0, named, locators)
+    return _sealed(_HEADER.pack(*fields), 36)
+
+
+def make_footer(size: int, kind: int = DYNAMIC, identity: Optional[uuid.UUID] = None) -> bytes:
+    """The footer of a disk of `size` bytes that is made now."""
     cylinders, heads, track = _geometry(size // SECTOR)
     made = max(0, int(time.time()) - _EPOCH)
     front = (b"conectix", 2, 0x00010000, SECTOR, made, b"tap\0", 0x00010003, bytes(4), size, size)
-    back = (cylinders, heads, track, DYNAMIC, 0, uuid.uuid4().bytes, 0, 0)
+    back = (cylinders, heads, track, kind, 0, (identity or uuid.uuid4()).bytes, 0, 0)
     return _sealed(_FOOTER.pack(*(front + back)), 64)
 
 
