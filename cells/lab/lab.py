@@ -374,9 +374,14 @@ class Lab:
             NewCell(
                 name=name,
                 role=cell.role,
-                database=database.url(schema, schema, word, port=self.port_for(name, database.port)),
+                database=database.url(
+                    schema, schema, word, port=self.port_for(name, f"database:{name}", database.port)
+                ),
                 broker=broker.amqp_url(
-                    name, name, plan.password("broker", name), port=self.port_for(name, broker.amqp_port)
+                    name,
+                    name,
+                    plan.password("broker", name),
+                    port=self.port_for(name, f"broker:{name}", broker.amqp_port),
                 ),
                 parents=cell.parents,
                 up={parent: self.edge_url(name, parent) for parent in cell.parents},
@@ -384,7 +389,7 @@ class Lab:
                 pools=tuple(
                     PoolAccess(
                         name=pool.name,
-                        url=f"http://{LOOPBACK}:{self.port_for(name, plan.pool_ports[pool.name])}",
+                        url=f"http://{LOOPBACK}:{self._pool_port(name, pool.name)}",
                         password=plan.password("xenserver", pool.name),
                     )
                     for pool in cell.pools
@@ -398,11 +403,16 @@ class Lab:
         user, word = f"{publisher}.to.{neighbour}", self.plan.password("edge", publisher, neighbour)
         node = self.broker(neighbour)
         node.add_grants([Grant(vhost=neighbour, user=user, password=word, **WRITE_ONLY)])
-        return node.amqp_url(neighbour, user, word, port=self.port_for(publisher, node.amqp_port, neighbour))
+        return node.amqp_url(
+            neighbour, user, word, port=self.port_for(publisher, f"broker:{neighbour}", node.amqp_port)
+        )
 
-    def port_for(self, cell: CellName, port: int, neighbour: CellName = "") -> int:
-        """Where a cell finds a server that listens on this port: there. For labs with something in between."""
+    def port_for(self, cell: CellName, what: str, port: int) -> int:
+        """Where a cell finds a part of the lab that listens on this port: there. For labs with something in between."""
         return port
+
+    def _pool_port(self, cell: CellName, pool: str) -> int:
+        return self.port_for(cell, f"xenserver:{pool}", self.plan.pool_ports[pool])
 
     def _settings(self, cell: CellPlan) -> dict[str, Any]:
         settings: dict[str, Any] = {"mute_after": self.plan.mute_after}

@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import secrets
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +154,28 @@ class RabbitNode:
     def delete_vhost(self, vhost: str) -> None:
         """Remove a virtual host with its queues and messages. One that is not there is fine."""
         self._ask("DELETE", f"/api/vhosts/{quote(vhost, safe='')}", absent_is_fine=True)
+
+    def set_policy(self, vhost: str, name: str, queues: str, definition: Mapping[str, Any]) -> None:
+        """Change how the queues that match behave, while they are in use."""
+        body = {"pattern": queues, "definition": dict(definition), "apply-to": "queues"}
+        self._ask("PUT", f"/api/policies/{quote(vhost, safe='')}/{quote(name, safe='')}", body)
+
+    def delete_policy(self, vhost: str, name: str) -> None:
+        """Remove a policy. One that is not there is fine."""
+        self._ask("DELETE", f"/api/policies/{quote(vhost, safe='')}/{quote(name, safe='')}", absent_is_fine=True)
+
+    def delete_queue(self, vhost: str, queue: str) -> None:
+        """Remove a queue with its messages. One that is not there is fine."""
+        self._ask("DELETE", f"/api/queues/{quote(vhost, safe='')}/{quote(queue, safe='')}", absent_is_fine=True)
+
+    def control(self, *words: str) -> str:
+        """What rabbitmqctl says; seconds, for it starts an Erlang machine. For what the interface above cannot do."""
+        program = rabbitmq_programs()[0].with_name("rabbitmqctl")
+        command = [str(program), "--node", self.node_name, *words]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise Temporary(f"rabbitmqctl {words[0]} at {self.node_name}: {done.stderr.strip()[-500:]}")
+        return done.stdout
 
     def amqp_url(self, vhost: str, user: str, password: str, *, port: int = 0) -> str:
         """Where a client connects as this user. `port`: of what stands before the node."""
