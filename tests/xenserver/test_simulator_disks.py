@@ -41,6 +41,11 @@ class House:
             file.close()
         return data
 
+    def settle(self):
+        """Scan, and wait until the collector has done its work."""
+        self.api.SR.scan(self.sr)
+        self.pool.workers.join()
+
     def names(self):
         return {name.removesuffix(".vhd") for name in os.listdir(self.folder)}
 
@@ -90,7 +95,7 @@ def test_destroying_a_snapshot_leaves_one_plain_file_with_the_live_content(house
     snapshot = house.api.VDI.snapshot(disk)
     house.write(disk, 9 * MIB, b"new")
     house.api.VDI.destroy(snapshot)
-    house.api.SR.scan(house.sr)
+    house.settle()
     assert house.names() == house.known() == {house.api.VDI.get_uuid(disk)}
     assert house.api.VDI.get_sm_config(disk) == {}
     data = house.read(disk)
@@ -116,11 +121,11 @@ def test_random_snapshots_clones_and_deletions_never_change_what_a_disk_holds(ho
         elif len(held) > 1:
             house.api.VDI.destroy(disk)
             del held[disk]
-            house.api.SR.scan(house.sr)
+            house.settle()
     for disk, data in held.items():
         assert house.read(disk) == data, disk
         vhd.check_chain(house.path(disk))
-    house.api.SR.scan(house.sr)
+    house.settle()
     assert house.names() == house.known()
 
 
@@ -131,12 +136,12 @@ def test_a_file_put_into_the_folder_is_found_by_a_scan_and_by_introduce(house):
     made = house.api.VDI.introduce(*arguments, "0b0b0b0b-0000-4000-8000-000000000001.vhd")
     assert house.api.VDI.get_virtual_size(made) == str(8 * MIB)
     assert failure_of(house.api.VDI.introduce, *arguments, "gone")[0] == "SR_BACKEND_FAILURE_46"
-    house.api.SR.scan(house.sr)
+    house.settle()
     found = house.api.VDI.get_by_uuid("0b0b0b0b-0000-4000-8000-000000000002")
     assert (house.api.VDI.get_name_label(found), house.api.VDI.get_managed(found)) == ("", True)
     assert house.api.VDI.get_name_label(made) == "mine"
     os.unlink(house.path(found))
-    house.api.SR.scan(house.sr)
+    house.settle()
     assert house.known() == {"0b0b0b0b-0000-4000-8000-000000000001"}
 
 

@@ -1,9 +1,8 @@
-"""Disks in a storage repository: base copies, coalescing, and what a scan finds.
+"""Disks in a storage repository: base copies, deletion, and what a scan finds.
 
 A snapshot or clone of a disk renames its file to a new, hidden "base copy" and puts two empty children on it, so the
-live disk keeps its uuid while its data moves to another (SM's FileSR). The collector undoes this when branches are
-deleted: hidden nodes without children go, a hidden node with one child is merged with it. SR type `dummy` has no
-chains: its disks are independent.
+live disk keeps its uuid while its data moves to another (SM's FileSR). The collector (collector.py) undoes this when
+branches are deleted. SR type `dummy` has no chains: its disks are independent.
 """
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ from contextlib import suppress
 from typing import Any
 
 from xenapi_host.simulator.database import Database, Row
-from xenapi_host.simulator.engine import CHAINLESS, Engine, at_once
+from xenapi_host.simulator.engine import CHAINLESS, Engine
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.storage import BLOCK, Disk, NoRoom, Storage
+from xenapi_host.simulator.tracking import Logs
 
 MAX_SIZE_MIB = 2_088_960
 MAX_DEPTH = 30
 BASE_COPY = "base copy"
+NO_DATA = "cbt_metadata"  # the type of a snapshot of which only the change log is left
 DUMMY_NOTE = {"samplekey": "This is a dummy SR VDI"}
 
 
@@ -39,8 +40,17 @@ def plugged(db: Database, sr: Row) -> bool:
 
 
 def need_plugged(db: Database, sr: Row) -> None:
-    if not plugged(db, sr):
+    """At least one host that sees the repository must be alive."""
+    hosts = [db.rows[db.rows[pbd]["host"]] for pbd in sr["PBDs"] if db.rows[pbd]["currently_attached"]]
+    if not hosts:
         raise Failure("SR_HAS_NO_PBDS", sr.ref)
+    if not any(db.rows[host["metrics"]]["live"] for host in hosts):
+        raise Failure("HOST_OFFLINE", hosts[0].ref)
+
+
+def need_data(vdi: Row) -> None:
+    if vdi["type"] == NO_DATA:
+        raise Failure("VDI_INCOMPATIBLE_TYPE", vdi.ref, NO_DATA)
 
 
 def no_room(refused: NoRoom) -> Failure:
@@ -85,8 +95,9 @@ def depth(storage: Storage, sr: str, uuid: str) -> int:
 
 def branch(engine: Engine, vdi: Row, *, snapshot: bool) -> Row:
     """VDI.snapshot and VDI.clone: a second leaf that starts with the same content."""
+    need_data(vdi)
     sr = engine.db.get("SR", vdi["SR"])
-    with engine.exclusive("SR", sr.ref):
+    with engine.exclusive("VDI", vdi.ref), engine.exclusive("SR", sr.ref):
         return _branch(engine, sr, engine.db.get("VDI", vdi.ref), snapshot=snapshot)
 
 
@@ -118,7 +129,9 @@ def _branch(engine: Engine, sr: Row, vdi: Row, *, snapshot: bool) -> Row:
         "snapshot_time": engine.now(),
     }
     if snapshot:
-        fields |= {"is_a_snapshot": True, "snapshot_of": vdi.ref}
+        logs = Logs.of(engine, sr)
+        tracked = logs is not None and logs.snapshot(vdi["uuid"], uuid)
+        fields |= {"is_a_snapshot": True, "snapshot_of": vdi.ref, "cbt_enabled": tracked}
     return engine.db.create("VDI", fields)
 
 
@@ -166,27 +179,46 @@ def remove(engine: Engine, vdi: Row) -> None:
     sr = engine.db.get("SR", vdi["SR"])
     with engine.exclusive("SR", sr.ref):
         engine.db.get("VDI", vdi.ref)
-        _remove(engine, sr, vdi)
+        _delete_file(engine, sr, vdi)
+        logs = Logs.of(engine, sr)
+        if logs is not None:
+            logs.remove(vdi["uuid"])
+        for vbd in list(vdi["VBDs"]):
+            engine.db.delete(engine.db.rows[vbd])
+        engine.db.delete(vdi)
 
 
-def _remove(engine: Engine, sr: Row, vdi: Row) -> None:
+def remove_data(engine: Engine, vdi: Row) -> None:
+    """Delete a snapshot's file; its object and its change log stay."""
+    sr = engine.db.get("SR", vdi["SR"])
+    with engine.exclusive("SR", sr.ref):
+        vdi = engine.db.get("VDI", vdi.ref)
+        _delete_file(engine, sr, vdi)
+        config = {key: value for key, value in vdi["sm_config"].items() if key != "vhd-parent"}
+        engine.db.update(vdi, {"type": NO_DATA, "sm_config": config})
+
+
+def _delete_file(engine: Engine, sr: Row, vdi: Row) -> None:
     with suppress(KeyError):  # a file taken away behind our back: the object goes all the same, as XAPI's does
         engine.storage_of(sr).delete(sr["uuid"], vdi["uuid"])
-    for vbd in list(vdi["VBDs"]):
-        engine.db.delete(engine.db.rows[vbd])
-    engine.db.delete(vdi)
 
 
 def scan(engine: Engine, sr: Row) -> None:
-    """SR.scan: meet new files, forget lost ones, refresh what is known, then collect."""
+    """SR.scan: meet new files, forget lost ones, refresh what is known."""
     if not has_chains(sr):
         return
-    collect(engine, sr)
+    with engine.exclusive("SR", sr.ref):
+        _scan(engine, engine.db.get("SR", sr.ref))
+
+
+def _scan(engine: Engine, sr: Row) -> None:
     db, folder = engine.db, sr["uuid"]
     disks = {disk.uuid: disk for disk in engine.storage.disks(folder)}
     known = {db.rows[ref]["uuid"]: db.rows[ref] for ref in sr["VDIs"]}
     for uuid, row in known.items():
         disk = disks.get(uuid)
+        if row["type"] == NO_DATA:
+            continue
         if disk is None:
             for vbd in list(row["VBDs"]):
                 db.delete(db.rows[vbd])
@@ -206,81 +238,8 @@ def _refresh(db: Database, row: Row, disk: Disk) -> None:
         db.update(row, {"managed": False, "name_label": BASE_COPY, "read_only": True})
 
 
-def collect(engine: Engine, sr: Row) -> None:
-    """The collector: one pass after another until a pass finds nothing to merge. Lets the lock go while it copies."""
-    with engine.exclusive("SR", sr.ref):
-        while sr.ref in engine.db.rows and plugged(engine.db, sr) and _collect_once(engine, sr):
-            pass
-
-
-def collect_soon(engine: Engine, sr: Row) -> None:
-    """Kick the collector, as XAPI does after a disk was destroyed: in the background, or now for light hosts."""
-    if not has_chains(sr):
-        return
-    if engine.spawn is at_once:
-        collect(engine, sr)
-        return
-
-    def work() -> None:
-        with engine.lock:
-            collect(engine, sr)
-            engine.after_call()
-
-    engine.spawn(work)
-
-
-def _collect_once(engine: Engine, sr: Row) -> bool:
-    storage, folder = engine.storage, sr["uuid"]
-    disks = {disk.uuid: disk for disk in storage.disks(folder)}
-    children: dict[str, list[Disk]] = {}
-    for disk in disks.values():
-        if disk.parent is not None:
-            children.setdefault(disk.parent, []).append(disk)
-    for disk in disks.values():
-        below = children.get(disk.uuid, [])
-        if disk.hidden and not below:
-            storage.delete(folder, disk.uuid)
-            _forget(engine, sr, disk.uuid)
-            return True
-    if sr["other_config"].get("coalesce") == "false":
-        return False
-    for disk in disks.values():
-        below = children.get(disk.uuid, [])
-        if disk.hidden and len(below) == 1 and _may_merge(engine, sr, below[0]):
-            _merge(engine, sr, disk, below[0], children.get(below[0].uuid, []))
-            return True
-    return False
-
-
-def _may_merge(engine: Engine, sr: Row, child: Disk) -> bool:
-    if child.hidden:
-        return True
-    ref = engine.db.by_uuid("VDI", child.uuid)
-    config = engine.db.rows[ref]["other_config"] if ref else {}
-    return "false" not in (config.get("leaf-coalesce"), sr["other_config"].get("leaf-coalesce"))
-
-
-def _merge(engine: Engine, sr: Row, parent: Disk, child: Disk, grandchildren: list[Disk]) -> None:
-    """The child's blocks go down into its parent, which then stands in the child's place."""
-    storage, folder = engine.storage, sr["uuid"]
-    with engine.unlocked():
-        storage.coalesce(folder, child.uuid)
-    storage.resize(folder, parent.uuid, max(child.virtual_size, parent.virtual_size))
-    if child.hidden:
-        for grandchild in grandchildren:
-            storage.relink(folder, grandchild.uuid, parent.uuid)
-            _point(engine, grandchild.uuid, parent.uuid)
-        storage.delete(folder, child.uuid)
-        _forget(engine, sr, child.uuid)
-        return
-    storage.delete(folder, child.uuid)
-    storage.rename(folder, parent.uuid, child.uuid)
-    storage.hide(folder, child.uuid, False)
-    _forget(engine, sr, parent.uuid)
-    _point(engine, child.uuid, parent.parent)
-
-
-def _point(engine: Engine, uuid: str, parent: str | None) -> None:
+def point(engine: Engine, uuid: str, parent: str | None) -> None:
+    """A disk's object names the parent that its file has now."""
     ref = engine.db.by_uuid("VDI", uuid)
     if ref is not None:
         row = engine.db.rows[ref]
@@ -288,7 +247,8 @@ def _point(engine: Engine, uuid: str, parent: str | None) -> None:
         engine.db.set(row, "sm_config", {**config, "vhd-parent": parent} if parent else config)
 
 
-def _forget(engine: Engine, sr: Row, uuid: str) -> None:
+def forget(engine: Engine, sr: Row, uuid: str) -> None:
+    """The object of a file that has gone."""
     ref = engine.db.by_uuid("VDI", uuid)
     if ref is not None and engine.db.rows[ref]["SR"] == sr.ref:
         engine.db.delete(engine.db.rows[ref])

@@ -91,7 +91,7 @@ def vbd_create(call: Call, given: Any) -> str:
         raise Failure("VBD_CDS_MUST_BE_READONLY")
     vm = call.row("VM", fields["VM"])
     if not fields["empty"]:
-        call.row("VDI", fields["VDI"])
+        chains.need_data(call.row("VDI", fields["VDI"]))
     elif fields["type"] != "CD":
         raise Failure("VBD_NOT_REMOVABLE_MEDIA", NULL)
     wanted = fields["userdevice"]

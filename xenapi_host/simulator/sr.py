@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xenapi_host.simulator import chains
+from xenapi_host.simulator import chains, collector
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
@@ -193,6 +193,7 @@ def scan(call: Call, ref: str) -> str:
     chains.need_plugged(call.db, sr)
     call.shares_lock()
     chains.scan(call.engine, sr)
+    collector.kick(call.engine, sr)
     return ""
 
 

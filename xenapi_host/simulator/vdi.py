@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from xenapi_host.simulator import chains
+from xenapi_host.simulator import chains, collector
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
@@ -13,6 +13,7 @@ from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.implicit import computed, construct
 from xenapi_host.simulator.model import model
 from xenapi_host.simulator.storage import NoRoom
+from xenapi_host.simulator.tracking import Logs
 from xenapi_host.simulator.wire_types import EPOCH_TEXT, date
 
 _HALTED = ["forget", "destroy", "snapshot", "resize", "copy", "clone"]
@@ -51,7 +52,7 @@ def physical_utilisation(engine: Engine, vdi: Row) -> str:
 def refuse_in_use(call: Call, vdi: Row, operation: str) -> None:
     if vdi["current_operations"]:
         raise Failure("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi.ref)
-    if attached(call.engine, vdi):
+    if attached(call.engine, vdi) or ("VDI", vdi.ref) in call.engine.busy:
         raise Failure("VDI_IN_USE", vdi.ref, operation)
 
 
@@ -77,7 +78,7 @@ def destroy(call: Call, ref: str) -> str:
     refuse_in_use(call, vdi, "destroy")
     call.shares_lock()
     chains.remove(call.engine, vdi)
-    chains.collect_soon(call.engine, sr)
+    collector.kick(call.engine, sr)
     return ""
 
 
@@ -101,6 +102,7 @@ def clone(call: Call, ref: str, driver_params: Any = None) -> str:
 def resize(call: Call, ref: str, size: str) -> str:
     vdi = call.row("VDI", ref)
     sr = sr_of(call, vdi)
+    chains.need_data(vdi)
     refuse_in_use(call, vdi, "resize")
     wanted = int(size)
     if chains.has_chains(sr):
@@ -113,21 +115,25 @@ def resize(call: Call, ref: str, size: str) -> str:
     with call.engine.exclusive("SR", sr.ref):
         call.row("VDI", ref)
         call.engine.storage_of(sr).resize(sr["uuid"], vdi["uuid"], wanted)
+        logs = Logs.of(call.engine, sr)
+        if logs is not None:
+            logs.resize(vdi["uuid"], wanted)
         call.db.set(vdi, "virtual_size", str(wanted))
     return ""
 
 
-def _copy_bytes(engine: Engine, source: Row, uuid: str, sr: Row, new_uuid: str, size: int) -> None:
-    """From or to a repository that keeps sizes only, there is nothing to carry but the size."""
-    take, give = engine.storage_of(source), engine.storage_of(sr)
+def _copy_bytes(call: Call, source: Row, uuid: str, sr: Row, new_uuid: str, size: int) -> None:
+    """From or to a repository that keeps sizes only, there is nothing to carry but the size. The lock is let go."""
+    take, give = call.engine.storage_of(source), call.engine.storage_of(sr)
     if take is give:
-        give.copy(source["uuid"], uuid, sr["uuid"], new_uuid)
+        give.copy(source["uuid"], uuid, sr["uuid"], new_uuid, report=call.tell_progress)
     elif size:
         give.create(sr["uuid"], new_uuid, chains.rounded(size) if chains.has_chains(sr) else size)
 
 
 def copied(call: Call, vdi: Row, sr: Row) -> Row:
     """A full copy, flattened, in the given SR."""
+    chains.need_data(vdi)
     engine = call.engine
     uuid = engine.new_uuid()
     source = call.row("SR", vdi["SR"])
@@ -136,11 +142,14 @@ def copied(call: Call, vdi: Row, sr: Row) -> Row:
             held.enter_context(engine.exclusive("SR", ref))
         call.row("VDI", vdi.ref)
         call.db.set(vdi, "current_operations", {**vdi["current_operations"], call.task: "copy"})
+        call.let_cancel()
         try:
             with engine.unlocked():
-                _copy_bytes(engine, source, vdi["uuid"], sr, uuid, vdi.number("virtual_size"))
-        except NoRoom as refused:
-            raise chains.no_room(refused) from refused
+                _copy_bytes(call, source, vdi["uuid"], sr, uuid, vdi.number("virtual_size"))
+        except (NoRoom, Failure) as refused:
+            with suppress(KeyError):  # half a copy is of no use to anybody
+                engine.storage_of(sr).delete(sr["uuid"], uuid)
+            raise chains.no_room(refused) if isinstance(refused, NoRoom) else refused from None
         finally:
             call.db.set(vdi, "current_operations", {})
         return _copy_row(call, vdi, sr, uuid)
@@ -179,10 +188,15 @@ def copy(call: Call, ref: str, sr_ref: str = NULL, base_vdi: str = NULL, into_vd
 def _copy_into(call: Call, vdi: Row, target: Row) -> str:
     if target.number("virtual_size") < vdi.number("virtual_size"):
         raise Failure("VDI_TOO_SMALL", target.ref, vdi["virtual_size"])
+    chains.need_data(vdi)
     refuse_in_use(call, target, "copy")
     source, into = sr_of(call, vdi), sr_of(call, target)
-    with call.engine.unlocked():
-        _copy_bytes(call.engine, source, vdi["uuid"], into, target["uuid"], 0)
+    call.let_cancel()
+    try:
+        with call.engine.unlocked():
+            _copy_bytes(call, source, vdi["uuid"], into, target["uuid"], 0)
+    except NoRoom as refused:
+        raise chains.no_room(refused) from refused
     return target.ref
 
 

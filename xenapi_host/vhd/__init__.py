@@ -15,6 +15,7 @@ The functions most callers need (paths are `str` or `Path`, sizes bytes, times U
     import_raw_file(raw_path, path); export_raw_file(leaf, raw_path)                   sparse files, holes not read
     changed_ranges(leaf, base) -> [(offset, length), ..]; plan_export(leaf, base=None) -> VhdExport(size, chunks())
     apply_stream(vhd_stream, disk) -> bytes            lay an exported stream over a disk
+    read_log(path); write_log(path, ChangeLog); log_beside(leaf)       which pieces were written, as Disk notes it
     write_image(leaf, stream) -> members; read_image(stream, empty_folder, limits=ImageLimits(..)) -> (0.vhd, ..)
 
 Errors are `VhdError`s (permanent), `VhdInUse` (temporary) and what the operating system says (FileNotFoundError,
@@ -33,6 +34,7 @@ from xenapi_host.vhd.change import (
     set_parent,
     set_uuid,
 )
+from xenapi_host.vhd.changes import ChangeLog, log_beside, read_log, write_log
 from xenapi_host.vhd.describe import VhdInfo, info
 from xenapi_host.vhd.disk import Disk
 from xenapi_host.vhd.errors import (
@@ -64,6 +66,7 @@ __all__ = [
     "ChainError",
     "ChainLoop",
     "ChainTooLong",
+    "ChangeLog",
     "DamagedVhd",
     "Disk",
     "ImageLimits",
@@ -93,14 +96,17 @@ __all__ = [
     "import_raw",
     "import_raw_file",
     "info",
+    "log_beside",
     "open_chain",
     "overwrite_raw",
     "plan_export",
     "read_image",
+    "read_log",
     "repair",
     "resize",
     "set_hidden",
     "set_parent",
     "set_uuid",
     "write_image",
+    "write_log",
 ]

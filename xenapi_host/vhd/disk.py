@@ -7,6 +7,7 @@ from typing import Self
 from uuid import UUID
 
 from xenapi_host.vhd.chain import open_chain
+from xenapi_host.vhd.changes import Notes
 from xenapi_host.vhd.errors import DamagedVhd
 from xenapi_host.vhd.file import VhdFile
 from xenapi_host.vhd.layout import round_up
@@ -17,15 +18,18 @@ _GRANULE = 4096
 
 
 class Disk:
-    """A chain of VHD files as one disk of `size` bytes. Reads see the newest layer; writes go to the leaf."""
+    """A chain of VHD files as one disk of `size` bytes. Reads see the newest layer; writes go to the leaf, and are
+    noted in its change log if there is one."""
 
-    def __init__(self, files: Sequence[VhdFile]) -> None:
+    def __init__(self, files: Sequence[VhdFile], notes: Notes | None = None) -> None:
         self.files = tuple(files)
+        self._notes = notes
 
     @classmethod
     def open(cls, leaf: str | os.PathLike[str], *, writable: bool = False) -> Self:
         """Open the chain of `leaf`, parents by name in the same folder; raises NotAVhd, DamagedVhd, ChainError."""
-        return cls(open_chain(leaf, writable=writable))
+        files = open_chain(leaf, writable=writable)
+        return cls(files, Notes.beside(leaf) if writable else None)
 
     @property
     def size(self) -> int:
@@ -55,6 +59,8 @@ class Disk:
             raise ValueError(f"{len(view)} bytes at {offset} do not fit a disk of {self.size} bytes; resize it first")
         if not view:
             return
+        if self._notes is not None:
+            self._notes.note(offset, len(view))
         first = offset // _GRANULE * _GRANULE
         last = min(round_up(offset + len(view), _GRANULE), self.size)
         if first == offset and last == offset + len(view):
@@ -107,6 +113,8 @@ class Disk:
             self.files[0].flush(durable=durable)
 
     def close(self) -> None:
+        if self._notes is not None:
+            self._notes.close()
         for file in self.files:
             file.close()
 
