@@ -78,7 +78,6 @@ class Node:
     ) -> None:
         self.name: CellName = identity.name
         self.store = store
-        self.role = role
         self.settings = settings
         self.identity = identity
         self.bell = bell
@@ -440,7 +439,7 @@ class Node:
         """Edges may have been added or changed by an administrator; the roster by another daemon of this cell."""
         with self.store.unit(lock=False) as unit:
             edges = {edge.neighbour: edge for edge in unit.all(EdgeRow)}
-            self.role.load(unit, now)
+            self.deciding.role.load(unit, now)
         for name, box in list(self._links.items()):
             if name not in edges or edges[name].url != box:
                 del self._links[name]

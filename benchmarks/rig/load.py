@@ -116,7 +116,7 @@ class Loaded:
         self.cell = cell
         self.under: CommandLoad | UpdateLoad | None = None
         self._role: Any = cell.role
-        cell.node.role = self
+        cell.node.deciding.role = self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._role, name)
