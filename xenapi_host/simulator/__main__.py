@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from xenapi_host.simulator.control import Refused, obey_file
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.full import FullPool
 from xenapi_host.simulator.worlds import HostShape, demo_pool, recorded_world
@@ -30,6 +31,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpus", type=int, default=8)
     parser.add_argument("--disk-gib", type=int, default=200, help="size of each storage repository")
     parser.add_argument("--sr", choices=("ext", "nfs"), default="ext", help="nfs: one repository shared by the pool")
+    parser.add_argument(
+        "--session-idle", type=float, default=24 * 3600, metavar="SECONDS", help="how long an unused session lives"
+    )
+    parser.add_argument("--control", type=Path, metavar="SOCKET", help="make this Unix socket for the control command")
+    parser.add_argument("--faults", type=Path, metavar="FILE", help="requests of the control socket, done at the start")
+    parser.add_argument("--seed", type=int, default=0, help="of the faults that strike by chance")
     parser.add_argument("--https", action="store_true", help="serve HTTPS with a certificate made in the data folder")
     return parser
 
@@ -41,6 +48,13 @@ def _world(options: argparse.Namespace, engine: Engine) -> Engine:
         ram_mib=options.ram_mib, cpus=options.cpus, disk_bytes=options.disk_gib * 2**30, sr_type=options.sr
     )
     return demo_pool(engine, hosts=options.hosts, shape=shape, name=options.name)
+
+
+def _prepare(pool: FullPool, options: argparse.Namespace) -> None:
+    pool.engine.faults.seed = options.seed
+    pool.engine.session_idle = options.session_idle
+    if options.faults is not None:
+        obey_file(pool.engine, options.faults.read_text(encoding="utf-8").splitlines())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             password=options.password,
             https=options.https,
             listen=options.listen,
+            control=options.control,
         )
+        _prepare(pool, options)
+    except Refused as refused:
+        print(f"celltree xenserver: {options.faults} {refused}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"celltree xenserver: {error}; choose another --port or --data", file=sys.stderr)
         return 1

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xenapi_host.simulator.failure import NULL, Failure
+from xenapi_host.simulator.failure import NULL, Dropped, Failure
+from xenapi_host.simulator.faults import ASYNC
 from xenapi_host.simulator.model import Message, Parameter, model
 from xenapi_host.simulator.wire_types import Coercion, text
 
@@ -24,7 +25,6 @@ Behaviour = Callable[..., Value]
 Registered = TypeVar("Registered", bound=Behaviour)
 
 BEHAVIOURS: dict[str, Behaviour] = {}
-ASYNC = "Async."
 # Implicit messages (constructors, destructors apart) have no asynchronous form, nor have these.
 _SYNCHRONOUS_CLASSES = {"event", "session"}
 
@@ -123,10 +123,15 @@ def _unknown(engine: Engine, name: str, params: list[Value]) -> Failure:
     return Failure("MESSAGE_METHOD_UNKNOWN", name)
 
 
+def idle(engine: Engine, session: Row) -> bool:
+    """Whether nobody has used this session for so long that it is over."""
+    return str(session["last_active"].value) < engine.ago(engine.session_idle)
+
+
 def session_of(engine: Engine, given: Value) -> Row:
     ref = text(given)
     session = engine.db.find("session", ref)
-    if session is None:
+    if session is None or idle(engine, session):
         raise Failure("SESSION_INVALID", ref)
     dict.__setitem__(session, "last_active", engine.now())
     return session
@@ -135,8 +140,8 @@ def session_of(engine: Engine, given: Value) -> Row:
 def answer(engine: Engine, name: str, params: list[Value], host: str | None) -> Value:
     asynchronous = name.startswith(ASYNC)
     known = entry(name[len(ASYNC) :] if asynchronous else name)
-    if host is not None and host != engine.pool["master"]:
-        _refuse_at_slave(engine, known, name, params)
+    if host is not None and host != engine.pool["master"] and (known is not None or params):
+        return _at_slave(engine, host, known, name, params)
     if known is None:
         if name in model().forbidden:
             session_of(engine, params[0] if params else NULL)
@@ -166,35 +171,32 @@ def _call_class() -> type[Call]:
     return Call
 
 
-def _run(engine: Engine, known: Entry, call: Call, values: list[Value]) -> Value:
+def _run(engine: Engine, known: Entry, call: Call, values: list[Value], *, connected: bool = True) -> Value:
+    """The behaviour, among the faults that are set for it."""
     if not engine.faults.rules:
         return known.run(call, *values)
-    _strike(engine, known.name, "before")
+    call.suffer(engine.faults.at(known.name, "before", connected=connected))
+    call.refuse_interrupted()
     result = known.run(call, *values)
-    _strike(engine, known.name, "after")
+    call.suffer(engine.faults.at(known.name, "after", connected=connected))
     return result
 
 
-def _strike(engine: Engine, name: str, when: str) -> None:
-    delay, error = engine.faults.at(name, when)
-    if delay:
-        with engine.unlocked():
-            engine.sleep(delay)
-    if error is not None:
-        raise error
-
-
 def _begin(engine: Engine, known: Entry, session: Row | None, values: list[Value]) -> Value:
-    task = engine.start_task(ASYNC + known.name, session)
+    name = ASYNC + known.name
+    asked = _call_class()(engine, name, session)
+    asked.suffer(engine.faults.at(name, "before"))
+    task = engine.start_task(name, session)
     call = _call_class()(engine, known.name, session, task)
 
     def work() -> None:
         with engine.lock:
-            finish(engine, task, lambda: _run(engine, known, call, values))
+            finish(engine, task, lambda: _run(engine, known, call, values, connected=False))
             engine.after_call()
 
     with engine.unlocked():
         engine.spawn(work)
+    asked.suffer(engine.faults.at(name, "after"))
     return task.ref
 
 
@@ -206,18 +208,25 @@ def finish(engine: Engine, task: Row, work: Callable[[], Value]) -> None:
     try:
         result = work()
         outcome = {"status": "success", "result": f"<value>{value_text(result)}</value>"}
+    except Dropped:  # the master died under it; a new one knows nothing of this task
+        outcome = {"status": "failure", "error_info": ["CANNOT_CONTACT_HOST", engine.pool["master"]]}
     except Failure as failure:
         cancelled = failure.details[0] == "TASK_CANCELLED"
         outcome = {"status": "cancelled" if cancelled else "failure", "error_info": failure.details}
     except Exception as surprise:  # a bug of ours must end the task, or its client waits for ever
         outcome = {"status": "failure", "error_info": ["INTERNAL_ERROR", repr(surprise)]}
     if task.ref in engine.db.rows:
-        engine.db.update(task, {**outcome, "progress": 1.0, "finished": engine.now()})
+        engine.db.update(task, {**outcome, "allowed_operations": [], "progress": 1.0, "finished": engine.now()})
 
 
-def _refuse_at_slave(engine: Engine, known: Entry | None, name: str, params: list[Value]) -> None:
-    if name == "session.slave_local_login_with_password" or (known is None and not params):
-        return
-    if known is not None and not known.sessionless and params:
+def _at_slave(engine: Engine, host: str, known: Entry | None, name: str, params: list[Value]) -> Value:
+    from xenapi_host.simulator.mastership import answer_at_slave
+
+    sessionless = known is not None and known.sessionless
+    if not sessionless and params and engine.local_sessions.get(text(params[0])) != host:
         session_of(engine, params[0])
-    raise Failure("HOST_IS_SLAVE", engine.master["address"])
+    values = params if sessionless else params[1:]
+    if known is not None and len(values) >= known.required:
+        values = [coerce(value) for coerce, value in zip(known.coercions, values, strict=False)]
+        return answer_at_slave(engine, host, known.name, params, values)
+    return answer_at_slave(engine, host, "", params, values)

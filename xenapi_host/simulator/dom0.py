@@ -78,6 +78,11 @@ class Dom0:
         for script in list(self._running):
             script.terminate()
 
+    def crash(self) -> None:
+        """The host has died, and every script with it."""
+        for script in list(self._running):
+            script.kill()
+
     def environment(self) -> dict[str, str]:
         return {
             "PATH": f"{self.root / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any
 from xmlrpc.client import DateTime
 
 from xenapi_host.simulator import dispatch
 from xenapi_host.simulator.database import Database, Row
-from xenapi_host.simulator.failure import NULL, Failure, handle_invalid
-from xenapi_host.simulator.faults import Faults
+from xenapi_host.simulator.failure import NULL, Dropped, Failure, handle_invalid
+from xenapi_host.simulator.faults import NOTHING, Faults, Stroke
 from xenapi_host.simulator.storage import MemoryStorage, Storage
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Engine:
         *,
         storage: Storage | None = None,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         seed: int | None = None,
         spawn: Spawn = in_thread,
         user: str = "root",
@@ -67,16 +68,21 @@ class Engine:
         self.db.changed = self._announce
         self.storage: Storage = storage if storage is not None else MemoryStorage()
         self.sizes_only = MemoryStorage()
-        self.faults = Faults()
+        self.faults = Faults(seed or 0)
+        self.down: set[str] = set()  # hosts that do not answer
+        self.hang_up: Callable[[str], None] = lambda host: None  # breaks the connections that a host has
+        self.believed_master: dict[str, str] = {}  # slaves that were not told of a new master, and whom they follow
+        self.local_sessions: dict[str, str] = {}  # session of a slave's own -> the slave
         self.dom0s: dict[str, Dom0] = {}  # host ref -> its private root, in the full simulator
         self.plugin_twins: dict[tuple[str, str], PluginTwin] = {}  # (plugin, function) -> stand-in of light hosts
         self.next_domid: dict[str, int] = {}
         self.login_delay = 0.0
+        self.session_idle = 24 * 3600.0  # seconds; XAPI's own
         self.tasks_for_calls = True  # XAPI shows a task for a running synchronous operation, too
         self.busy: set[tuple[str, str]] = set()
         self.registrations: dict[str, Registration] = {}  # session ref -> what event.next tells it
         self.url = "http://127.0.0.1"
-        self.address_of: dict[str, str] = {}
+        self.urls: dict[str, str] = {}  # host ref -> where it answers, in the full simulator
         self.after_call: Callable[[], None] = lambda: None
         self.waiting = 0
         self._second = -1
@@ -97,6 +103,10 @@ class Engine:
             self._second = second
             self._stamp = DateTime(time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(second)))
         return self._stamp
+
+    def ago(self, seconds: float) -> str:
+        """The time so long before now, as the text of a dateTime: these texts compare as their times do."""
+        return time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(self.clock() - seconds))
 
     @property
     def pool(self) -> Row:
@@ -141,6 +151,22 @@ class Engine:
         finally:
             self.waiting -= 1
 
+    def pause(self, seconds: float, over: Callable[[], bool] = lambda: False) -> None:
+        """Let others in for so long, or until `over` says so: it is asked whenever anything has changed."""
+        if self.sleep is not None and seconds != inf:
+            with self.unlocked():
+                self.sleep(seconds)
+            return
+        deadline = time.monotonic() + seconds
+        while not over() and (left := deadline - time.monotonic()) > 0:
+            self.wait_for_change(min(left, threading.TIMEOUT_MAX))
+
+    def clear_faults(self, number: int | None = None) -> int:
+        """Take back one rule or all; calls that wait by them go on. The lock is held."""
+        gone = self.faults.clear(number)
+        self._announce()
+        return gone
+
     def _announce(self) -> None:
         if self.waiting:
             self.wakeup.notify_all()
@@ -153,6 +179,8 @@ class Engine:
         `trusted` is the plugins' Unix socket: a session reference of the caller is used there as it is.
         """
         with self.lock:
+            if self.down and (host or self.pool["master"]) in self.down:
+                raise Dropped("the host that was asked is down")
             try:
                 return dispatch.answer(self, method, params, host)
             finally:
@@ -179,7 +207,7 @@ class Engine:
 
     def _forget_old_tasks(self) -> None:
         """XAPI forgets a task 65 minutes after it ended. Tasks stand in the order in which they were made."""
-        oldest = time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(self.clock() - TASK_KEPT_SECONDS))
+        oldest = self.ago(TASK_KEPT_SECONDS)
         for task in list(self.db.tables.get("task", {}).values())[:10]:
             if task["status"] == "pending" or str(task["finished"].value) > oldest:
                 return
@@ -189,7 +217,7 @@ class Engine:
 class Call:
     """One call on its way: who asks, under which task, and short ways to what behaviours use."""
 
-    __slots__ = ("db", "engine", "method", "own_task", "session", "task_row")
+    __slots__ = ("at", "db", "engine", "method", "session", "task_row")
 
     def __init__(self, engine: Engine, method: str, session: Row | None, task_row: Row | None = None) -> None:
         self.engine = engine
@@ -197,7 +225,7 @@ class Call:
         self.method = method
         self.session = session
         self.task_row = task_row
-        self.own_task = False
+        self.at = ""  # the host that does the work, once that is known
 
     @property
     def task(self) -> str:
@@ -216,9 +244,46 @@ class Call:
             raise handle_invalid(class_name, ref)
         return row
 
+    def cancelled(self) -> bool:
+        return self.task_row is not None and "cancel" in self.task_row["current_operations"].values()
+
+    def refuse_interrupted(self) -> None:
+        """A point to stop at: the task has been cancelled, or the host at work has died. May be asked without the
+        lock; nothing that was begun is undone here."""
+        if self.cancelled():
+            raise Failure("TASK_CANCELLED", self.task)
+        if self.engine.pool["master"] in self.engine.down:
+            raise Dropped("the pool's master has died")
+        if self.at in self.engine.down:
+            raise Failure("CANNOT_CONTACT_HOST", self.at)
+
+    def let_cancel(self) -> None:
+        """Show that the task may be cancelled from now on."""
+        if self.task_row is not None:
+            self.db.set(self.task_row, "allowed_operations", ["cancel"])
+
+    def tell_progress(self, done: float) -> None:
+        """How far long work has got, in whole percents; stops it when it should. The lock is not held."""
+        self.refuse_interrupted()
+        row, percents = self.task_row, int(done * 100) / 100
+        if row is not None and percents > row["progress"]:
+            with self.engine.lock:
+                self.db.set(row, "progress", percents)
+
     def shares_lock(self) -> None:
-        """A point inside an operation where an injected delay lets others see it under way."""
-        delay = self.engine.faults.during(self.method)
-        if delay:
-            with self.engine.unlocked():
-                self.engine.sleep(delay)
+        """A point inside an operation where others may see it under way, cancel it, or kill its host."""
+        self.suffer(self.engine.faults.at(self.method, "during"))
+        self.refuse_interrupted()
+
+    def suffer(self, stroke: Stroke) -> None:
+        """Wait, and fail, as the rules say that struck this call."""
+        if stroke is NOTHING:
+            return
+        if stroke.seconds:
+            self.engine.pause(stroke.seconds, lambda: self._released(stroke))
+        if stroke.error is not None:
+            raise stroke.error
+
+    def _released(self, stroke: Stroke) -> bool:
+        ruled = any(rule in self.engine.faults.rules for rule in stroke.rules)
+        return not ruled or self.cancelled() or bool({self.at, self.engine.pool["master"]} & self.engine.down)

@@ -113,6 +113,7 @@ def from_(call: Call, classes: list[str], token: str, timeout: float) -> dict[st
             break
         seen = engine.db.generation
         engine.wait_for_change(left)
+        call.refuse_interrupted()
         if call.asker.ref not in engine.db.rows:
             raise Failure("SESSION_INVALID", call.asker.ref)
         if engine.db.generation != seen:
@@ -167,6 +168,7 @@ def next_(call: Call) -> list[dict[str, Any]]:
     what = Watched("*" in known.classes, frozenset(known.classes))
     while not (found := events_since(engine, what, known.generation)):
         engine.wait_for_change(_LONGEST_WAIT)
+        call.refuse_interrupted()
         if call.asker.ref not in engine.db.rows:
             raise Failure("SESSION_INVALID", call.asker.ref)
         if call.asker.ref not in engine.registrations:

@@ -16,8 +16,8 @@ class Failure(Exception):
         return str(self.details)
 
 
-class Fault(Exception):
-    """An answer that is no XenAPI answer at all: HTTP 500, a dropped connection."""
+class Dropped(ConnectionError):
+    """No answer: the connection breaks, as when the host that was asked dies."""
 
 
 def handle_invalid(class_name: str, ref: str) -> Failure:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from xenapi_host.simulator.control import ControlSocket
 from xenapi_host.simulator.dom0 import Dom0
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.guests import Guests
@@ -57,6 +58,7 @@ class FullPool:
         seed: int | None = None,
         login_delay: float = 0.0,
         listen: str | None = None,
+        control: Path | None = None,
     ) -> None:
         data.mkdir(parents=True, exist_ok=True)
         self.data = data.resolve()
@@ -78,6 +80,7 @@ class FullPool:
         tls = _certificate(self.data) if https else None
         self.server = PoolServer(self.engine, port, tls=tls, listen=listen)
         self.server.serve_socket(socket)
+        self.control = ControlSocket(control, self.engine) if control is not None else None
         self.agents = Guests(self.engine)
 
     @property
@@ -91,10 +94,16 @@ class FullPool:
     def start(self) -> str:
         self.server.start()
         self.agents.start()
+        if self.control is not None:
+            self.control.start()
         return self.url
 
     def stop(self) -> None:
+        if self.control is not None:
+            self.control.stop()
         self.server.stop()
+        with self.engine.lock:
+            self.engine.clear_faults()  # what hangs would never end
         for dom0 in self.engine.dom0s.values():
             dom0.stop()
         self.workers.join()

@@ -165,11 +165,6 @@ def dmesg(call: Call, ref: str) -> str:
     return "Xen simulator"
 
 
-@method("host.is_in_emergency_mode")
-def is_in_emergency_mode(call: Call) -> bool:
-    return False
-
-
 @method("host.set_hostname_live")
 def set_hostname_live(call: Call, ref: str, name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,63}", name):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call
+from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.placement import live
 
@@ -14,6 +15,9 @@ def call_plugin(call: Call, host_ref: str, plugin: str, function: str, args: dic
     host = call.db.find("host", host_ref)
     if host is None or not live(engine, host):
         raise Failure("HOST_OFFLINE", host_ref)
+    call.at = host.ref
+    call.suffer(engine.faults.at(call.method, "during"))
+    _need_alive(engine, host)
     twin = engine.plugin_twins.get((plugin, function))
     if twin is not None:
         return twin(call, host, args)
@@ -21,8 +25,16 @@ def call_plugin(call: Call, host_ref: str, plugin: str, function: str, args: dic
     if dom0 is None:
         raise Failure("XENAPI_MISSING_PLUGIN", plugin)
     session = call.asker.ref
-    with engine.unlocked():
-        return dom0.run_plugin(plugin, function, args, session)
+    try:
+        with engine.unlocked():
+            return dom0.run_plugin(plugin, function, args, session)
+    finally:
+        _need_alive(engine, host)  # a host that dies kills its scripts; what they said then is not heard
+
+
+def _need_alive(engine: Engine, host: Row) -> None:
+    if host.ref in engine.down:
+        raise Failure("CANNOT_CONTACT_HOST", host.ref) from None
 
 
 @method("host.has_extension")

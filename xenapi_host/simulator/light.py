@@ -40,7 +40,7 @@ class LightPool:
         name: str = "light",
         seed: int | None = None,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         user: str = "root",
         password: str = "xen",
     ) -> None:

@@ -1,13 +1,20 @@
-"""What goes wrong in a pool without any client asking: hosts that die and return, guests that crash, sessions that end.
+"""What goes wrong in a pool without any client asking: hosts that die and return, guests that crash, sessions that end,
+repositories that others fill, disks written from outside.
 
-For tests and, later, the control command. Each takes the engine's lock itself.
+For tests and the control socket. Each takes the engine's lock itself and is seen at once by whoever waits for events.
 """
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
+from xenapi_host.simulator import chains, mastership
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.storage import BLOCK, NoRoom
 from xenapi_host.simulator.vm import boot, halt
+
+_PATTERN = b"\x5a" * 4096
 
 
 def _metrics(engine: Engine, host: Row) -> Row:
@@ -15,16 +22,29 @@ def _metrics(engine: Engine, host: Row) -> Row:
 
 
 def kill_host(engine: Engine, ref: str) -> None:
-    """The host stops answering. The pool's database still says that its VMs run, as XAPI's does."""
+    """The host stops answering: its scripts die, connections to it break, and what it is at ends in
+    CANNOT_CONTACT_HOST. The pool's database still says that its VMs run, as XAPI's does. With a master goes what only
+    its memory had: sessions and tasks; its slaves know no other until one is made master."""
     with engine.lock:
-        engine.db.set(_metrics(engine, engine.db.get("host", ref)), "live", False)
+        host = engine.db.get("host", ref)
+        if ref in engine.down:
+            return
+        engine.down.add(ref)
+        engine.db.set(_metrics(engine, host), "live", False)
+        if ref in engine.dom0s:
+            engine.dom0s[ref].crash()
+        engine.hang_up(ref)
+        if ref == engine.pool["master"]:
+            mastership.forget_memory(engine)
+        engine.wakeup.notify_all()
         engine.after_call()
 
 
 def return_host(engine: Engine, ref: str) -> None:
-    """The host has booted again: its VMs are found halted."""
+    """The host has booted again: its VMs are found halted. A master that has been replaced returns as a slave."""
     with engine.lock:
         host = engine.db.get("host", ref)
+        engine.down.discard(ref)
         engine.db.set(_metrics(engine, host), "live", True)
         for vm in [engine.db.rows[r] for r in host["resident_VMs"]]:
             if not vm["is_control_domain"]:
@@ -33,9 +53,11 @@ def return_host(engine: Engine, ref: str) -> None:
 
 
 def crash_guest(engine: Engine, ref: str) -> None:
-    """The guest crashes; what follows is the VM's actions_after_crash."""
+    """The guest crashes; what follows is the VM's actions_after_crash. ValueError for one that is not running."""
     with engine.lock:
         vm = engine.db.get("VM", ref)
+        if vm["power_state"] not in ("Running", "Paused"):
+            raise ValueError(f"the VM is {vm['power_state'].lower()}; only a running guest can crash")
         host = engine.db.get("host", vm["resident_on"])
         halt(engine, vm)
         if vm["actions_after_crash"] in ("restart", "coredump_and_restart"):
@@ -43,10 +65,47 @@ def crash_guest(engine: Engine, ref: str) -> None:
         engine.after_call()
 
 
-def end_sessions(engine: Engine) -> None:
-    """Every session is forgotten, as after a restart of the toolstack; who waits is told."""
+def end_sessions(engine: Engine, originator: str = "*") -> int:
+    """Sessions are forgotten, as after a restart of the toolstack; who waits is told. How many there were."""
     with engine.lock:
-        for session in engine.db.all("session"):
-            engine.db.delete(session)
-        engine.registrations.clear()
-        engine.wakeup.notify_all()
+        return mastership.end_sessions(engine, lambda session: fnmatchcase(session["originator"], originator))
+
+
+def fill_sr(engine: Engine, ref: str, free: int | None) -> None:
+    """Others leave only so many bytes free in the repository; None: they have gone."""
+    with engine.lock:
+        sr = engine.db.get("SR", ref)
+        storage = engine.storage_of(sr)
+        storage.occupy(sr["uuid"], 0)
+        if free is not None:
+            space = storage.space(sr["uuid"])
+            storage.occupy(sr["uuid"], max(space.total - space.used - free, 0))
+        engine.db.touch(sr)
+        engine.after_call()
+
+
+def write_disk(engine: Engine, ref: str, offset: int, data: bytes) -> None:
+    """Bytes come into a disk as if its guest had written them. ValueError where there is no room for them."""
+    with engine.lock:
+        vdi = engine.db.get("VDI", ref)
+        if offset < 0 or offset + len(data) > vdi.number("virtual_size"):
+            raise ValueError(f"{len(data)} bytes at {offset} do not fit into {vdi['virtual_size']}")
+        with engine.exclusive("SR", vdi["SR"]):
+            _write(engine, vdi, offset, data)
+
+
+def write_every_block(engine: Engine, ref: str) -> None:
+    """Every block of a disk is written to, so that its file has them all."""
+    with engine.lock:
+        vdi = engine.db.get("VDI", ref)
+        with engine.exclusive("SR", vdi["SR"]):
+            for offset in range(0, vdi.number("virtual_size"), BLOCK):
+                _write(engine, vdi, offset, _PATTERN)
+
+
+def _write(engine: Engine, vdi: Row, offset: int, data: bytes) -> None:
+    sr = engine.db.get("SR", vdi["SR"])
+    try:
+        engine.storage_of(sr).write(sr["uuid"], vdi["uuid"], offset, data)
+    except NoRoom as refused:
+        raise ValueError("; ".join(chains.no_room(refused).details)) from refused

@@ -25,12 +25,6 @@ _OPERATIONS = [
 COMPUTED.setdefault("pool", {})["allowed_operations"] = lambda engine, row: list(_OPERATIONS)
 
 
-@method("pool.is_slave")
-def is_slave(call: Call, host: str) -> bool:
-    call.row("host", host)
-    return False  # asked at the master, which answers for itself
-
-
 @method("pool.get_license_state")
 def get_license_state(call: Call, ref: str) -> dict[str, str]:
     call.row("pool", ref)
@@ -49,12 +43,6 @@ def ha_prevent_restarts_for(call: Call, seconds: str) -> str:
 
 @method("pool.sync_database")
 def sync_database(call: Call) -> str:
-    return ""
-
-
-@method("pool.designate_new_master")
-def designate_new_master(call: Call, host_ref: str) -> str:
-    call.db.set(call.engine.pool, "master", call.row("host", host_ref).ref)
     return ""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from xenapi_host.simulator import raw_vdi, wire_json, wire_xml
 from xenapi_host.simulator.engine import Engine
-from xenapi_host.simulator.failure import Failure, Fault, internal
+from xenapi_host.simulator.failure import Dropped, Failure, internal
 from xenapi_host.simulator.http_wire import (
     Listener,
     Request,
@@ -63,6 +63,8 @@ class Face:
         self.local = local
 
     def __call__(self, request: Request) -> Response:
+        if self.host in self.engine.down:
+            raise Dropped("this host is down")
         if request.method == "POST":
             return self._post(request)
         if request.method == "OPTIONS":
@@ -87,7 +89,7 @@ class Face:
             if request.path == "/json" or request.path.startswith("/jsonrpc"):
                 return Response(body=self._json(body), content_type="application/json", headers=_ORIGIN)
             return Response(body=self._xml(body), content_type="text/xml", headers=_ORIGIN)
-        except (wire_xml.Malformed, wire_json.Malformed, Fault) as error:
+        except (wire_xml.Malformed, wire_json.Malformed) as error:
             return trouble(str(error))
 
     def _xml(self, body: bytes) -> bytes:
@@ -116,7 +118,7 @@ class Face:
                 return self.engine.open_session("local").ref
         try:
             return self.engine.call(name, params, host=self.host)
-        except (Failure, Fault):
+        except (Failure, Dropped):
             raise
         except Exception as bug:  # the edge: the client is told, as XAPI tells of its own surprises
             _LOG.exception("a bug of the simulator in %s", name)
@@ -166,15 +168,23 @@ class PoolServer:
         hosts = engine.db.all("host")
         hosts.sort(key=lambda host: host.ref != engine.pool["master"])
         self.listeners: list[Listener] = []
+        self._listener_of: dict[str, Listener] = {}
         for host in hosts[:1] if listen else hosts:
-            listener = Listener((listen or host["address"], port), Face(engine, host.ref), tls)
+            face = Face(engine, None if listen else host.ref)  # one address for all: whoever is master answers
+            listener = Listener((listen or host["address"], port), face, tls)
             port = int(listener.server_address[1])
             self.listeners.append(listener)
+            self._listener_of[host.ref] = listener
+        engine.hang_up = self._hang_up
         scheme = "https" if tls else "http"
         self.url = f"{scheme}://{listen or hosts[0]['address']}:{port}"
         self.urls = [f"{scheme}://{host['address']}:{port}" for host in hosts]
         self.port = port
         engine.url = self.url
+
+    def _hang_up(self, host: str) -> None:
+        if host in self._listener_of:
+            self._listener_of[host].drop_connections()
 
     def serve_socket(self, path: Path) -> None:
         """Also answer on a Unix socket, for scripts in dom0."""

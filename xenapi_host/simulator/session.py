@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from xenapi_host.simulator.dispatch import method
+from xenapi_host.simulator.dispatch import idle, method
 from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import Failure
 
 MOST_SESSIONS = 500
-IDLE_SECONDS = 24 * 3600
 
 
 @method("session.login_with_password")
@@ -16,8 +15,7 @@ def login_with_password(call: Call, user: str, password: str, version: str = "",
     known = engine.credentials.get(user)
     if known != password or not password:
         if engine.login_delay:
-            with engine.unlocked():
-                engine.sleep(engine.login_delay)
+            engine.pause(engine.login_delay)
         why = (
             "Authentication failure" if known is not None else "User not known to the underlying authentication module"
         )
@@ -27,7 +25,10 @@ def login_with_password(call: Call, user: str, password: str, version: str = "",
 
 
 def _make_room(engine: Engine, user: str, originator: str) -> None:
-    """The oldest session of this user and originator goes when there would be too many."""
+    """Sessions nobody has used for long go, and of a user and originator with too many the one longest unused."""
+    for session in engine.db.all("session"):
+        if idle(engine, session):
+            engine.db.delete(session)
     if len(engine.db.tables.get("session", ())) < MOST_SESSIONS:
         return
     mine = [s for s in engine.db.all("session") if (s["auth_user_name"], s["originator"]) == (user, originator)]

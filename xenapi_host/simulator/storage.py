@@ -6,6 +6,7 @@ only; the other implementation, real VHD files, is vhd_storage.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,10 +34,18 @@ class Space:
     used: int
 
 
+Report = Callable[[float], None]  # how much is done, up to 1.0; what it raises ends the work
+
+
+def unheard(done: float) -> None:
+    """A report to nobody."""
+
+
 class Storage(Protocol):
     """All methods are called with the SR's uuid. None may be called twice for one disk at the same time; the ones
     that move bytes (coalesce, copy) may take long and are called without the engine's lock. A disk that is not there
-    raises KeyError; no room raises NoRoom."""
+    raises KeyError; no room raises NoRoom. `occupy` says how many bytes others than our disks take; `write` writes to
+    a disk as if a guest had."""
 
     def open(self, sr: str, total: int) -> None: ...
     def close(self, sr: str) -> None: ...
@@ -51,7 +60,11 @@ class Storage(Protocol):
     def relink(self, sr: str, uuid: str, parent: str | None) -> None: ...
     def resize(self, sr: str, uuid: str, virtual_size: int) -> None: ...
     def coalesce(self, sr: str, uuid: str) -> None: ...
-    def copy(self, sr: str, uuid: str, to_sr: str, to_uuid: str, *, base: str | None = None) -> None: ...
+    def copy(
+        self, sr: str, uuid: str, to_sr: str, to_uuid: str, *, base: str | None = None, report: Report = unheard
+    ) -> None: ...
+    def occupy(self, sr: str, size: int) -> None: ...
+    def write(self, sr: str, uuid: str, offset: int, data: bytes) -> None: ...
 
 
 class NoRoom(Exception):
@@ -72,11 +85,12 @@ class _Node:
 
 
 class _Repository:
-    __slots__ = ("nodes", "total", "used")
+    __slots__ = ("nodes", "others", "total", "used")
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.used = 0
+        self.others = 0
         self.nodes: dict[str, _Node] = {}
 
 
@@ -139,7 +153,10 @@ class MemoryStorage:
         parent.virtual_size = max(parent.virtual_size, child.virtual_size)
         self._grow(sr, child.parent, child.allocated)
 
-    def copy(self, sr: str, uuid: str, to_sr: str, to_uuid: str, *, base: str | None = None) -> None:
+    def copy(
+        self, sr: str, uuid: str, to_sr: str, to_uuid: str, *, base: str | None = None, report: Report = unheard
+    ) -> None:
+        report(0.0)
         nodes = self._repositories[sr].nodes
         size, allocated, at = nodes[uuid].virtual_size, 0, uuid
         while at != base:
@@ -152,9 +169,13 @@ class MemoryStorage:
             self.create(to_sr, to_uuid, size)
         self._grow(to_sr, to_uuid, min(allocated, size))
 
-    def write(self, sr: str, uuid: str, size: int) -> None:
-        """As if a guest, or a download, had written this many new bytes."""
-        self._grow(sr, uuid, size)
+    def occupy(self, sr: str, size: int) -> None:
+        repository = self._repositories[sr]
+        repository.used += size - repository.others
+        repository.others = size
+
+    def write(self, sr: str, uuid: str, offset: int, data: bytes) -> None:
+        self._grow(sr, uuid, len(data))  # where they are written is not kept, so all of them are new
 
     def _grow(self, sr: str, uuid: str, size: int) -> None:
         repository = self._repositories[sr]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call
-from xenapi_host.simulator.failure import Failure
 
 
 @method("task.create")
@@ -27,7 +26,8 @@ def destroy(call: Call, ref: str) -> str:
 
 @method("task.cancel")
 def cancel(call: Call, ref: str) -> str:
-    """Asks the work to stop; work that has no point to stop at goes on to its end."""
+    """Asks the work to stop: it ends with TASK_CANCELLED at its next `Call.refuse_interrupted`, and where there is
+    none it goes on to its end, as a plugin's does."""
     task = call.row("task", ref)
     key = f"DummyRef:|{call.engine.new_uuid()}|task.cancel"
     call.db.set(task, "current_operations", {**task["current_operations"], key: "cancel"})
@@ -44,10 +44,3 @@ def set_status(call: Call, ref: str, status: str) -> str:
 def set_field(call: Call, ref: str, value: object) -> str:
     call.db.set(call.row("task", ref), call.method.removeprefix("task.set_"), value)
     return ""
-
-
-def refuse_cancelled(call: Call) -> None:
-    """For behaviours with a point to stop at."""
-    row = call.task_row
-    if row is not None and "cancel" in row["current_operations"].values():
-        raise Failure("TASK_CANCELLED", row.ref)

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from xenapi_host import vhd
-from xenapi_host.simulator.storage import BLOCK, Disk, NoRoom, Space
+from xenapi_host.simulator.storage import BLOCK, Disk, NoRoom, Report, Space, unheard
 
 _KNOWN = 4096
 
@@ -23,6 +23,7 @@ class VhdStorage:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
         self._totals: dict[str, int] = {}
+        self._others: dict[str, int] = {}  # what others than our disks take
         self._facts: dict[str, tuple[tuple[int, int, int], Disk]] = {}
         self._guard = threading.Lock()
 
@@ -39,9 +40,10 @@ class VhdStorage:
     def close(self, sr: str) -> None:
         shutil.rmtree(self.folder(sr), ignore_errors=True)
         self._totals.pop(sr, None)
+        self._others.pop(sr, None)
 
     def space(self, sr: str) -> Space:
-        used = 0
+        used = self._others.get(sr, 0)
         with os.scandir(self._opened(sr)) as entries:
             for entry in entries:
                 try:
@@ -120,7 +122,9 @@ class VhdStorage:
             self.resize(sr, child.parent, child.virtual_size)
         vhd.coalesce(self.path(sr, uuid))
 
-    def copy(self, sr: str, uuid: str, to_sr: str, to_uuid: str, *, base: str | None = None) -> None:
+    def copy(
+        self, sr: str, uuid: str, to_sr: str, to_uuid: str, *, base: str | None = None, report: Report = unheard
+    ) -> None:
         """A full copy, or the blocks above `base` laid over an existing disk. Holes are not read."""
         source, target = self.path(sr, uuid), self.path(to_sr, to_uuid)
         if not target.exists():
@@ -128,10 +132,25 @@ class VhdStorage:
             self._need_room(to_sr, BLOCK)
             vhd.create_dynamic(target, size)
         with vhd.Disk.open(source) as reader, vhd.Disk.open(target, writable=True) as writer:
-            for offset, length in reader.allocated():
+            extents = list(reader.allocated())
+            whole = sum(length for _, length in extents)
+            self._need_room(to_sr, whole)
+            done = 0
+            for offset, length in extents:
                 for start in range(offset, offset + length, BLOCK):
+                    report(done / whole)
                     piece = min(BLOCK, offset + length - start)
                     writer.pwrite(start, reader.pread(start, piece))
+                    done += piece
+
+    def occupy(self, sr: str, size: int) -> None:
+        self._opened(sr)
+        self._others[sr] = size
+
+    def write(self, sr: str, uuid: str, offset: int, data: bytes) -> None:
+        self._need_room(sr, len(data))
+        with vhd.Disk.open(self.path(sr, uuid), writable=True) as disk:
+            disk.pwrite(offset, data)
 
     def _opened(self, sr: str) -> Path:
         if sr not in self._totals:

@@ -119,7 +119,7 @@ def start_on(call: Call, ref: str, host_ref: str, start_paused: bool, force: boo
     if refused is not None:
         raise refused
     _refuse_shared_disks(call.engine, vm)
-    with operation(call, vm, "start_on"):
+    with operation(call, vm, "start_on", at=host.ref):
         refused = boot_refusal(call.engine, vm, host)
         if refused is not None:
             raise refused
@@ -378,7 +378,7 @@ def resume_on(call: Call, ref: str, host_ref: str, start_paused: bool, force: bo
     refused = boot_refusal(call.engine, vm, host)
     if refused is not None:
         raise refused
-    with operation(call, vm, "resume_on"):
+    with operation(call, vm, "resume_on", at=host.ref):
         wake(call.engine, vm, host, paused=start_paused)
     return ""
 

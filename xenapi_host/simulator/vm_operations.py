@@ -172,17 +172,20 @@ def allowed_operations(engine: Engine, vm: Row) -> list[str]:
 
 
 @contextmanager
-def operation(call: Call, vm: Row, name: str, *, with_task: bool = True) -> Iterator[None]:
-    """The operation as clients see it while it runs: in current_operations, under a task of its own."""
+def operation(call: Call, vm: Row, name: str, *, with_task: bool = True, at: str = "") -> Iterator[None]:
+    """The operation as clients see it while it runs: in current_operations, under a task that may be cancelled before
+    anything has changed. `at`: the host that does it, where that is not the VM's."""
     db, engine = call.db, call.engine
-    host = db.find("host", vm["resident_on"])
+    host = db.find("host", at or vm["resident_on"])
     if host is not None and not db.rows[host["metrics"]]["live"]:
         raise Failure("HOST_OFFLINE", host.ref)
+    call.at = host.ref if host is not None else ""
     own = None
     if call.task_row is None and engine.tasks_for_calls and with_task:
         own = call.task_row = engine.start_task(call.method, call.session)
     task = call.task
     db.set(vm, "current_operations", {**vm["current_operations"], task: name})
+    call.let_cancel()
     try:
         call.shares_lock()
         yield

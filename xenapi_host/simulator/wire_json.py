@@ -6,8 +6,8 @@ import json
 from typing import Any
 from xmlrpc.client import DateTime
 
-from xenapi_host.simulator.dispatch import ASYNC
 from xenapi_host.simulator.failure import Failure
+from xenapi_host.simulator.faults import ASYNC
 from xenapi_host.simulator.model import Message, model
 
 
