@@ -1,0 +1,63 @@
+"""A lab with a bad network in it: a proxy stands between any cell and any neighbour's broker, its own broker, database
+and hosts."""
+
+from pathlib import Path
+from typing import Any
+
+from cells.lab.lab import Lab
+from cells.topology_file import CellPlan, PoolPlan, TopologyFile, check
+from tests.chaos.plan import Shape
+from tests.support.tcp_proxy import TcpProxy
+
+
+def small_tree() -> TopologyFile:
+    """An API cell over two regions, a leaf under both, and a leaf under one."""
+    pool = (PoolPlan(),)
+    return check(
+        [
+            CellPlan(name="east"),
+            CellPlan(name="dfw", parents=("east",)),
+            CellPlan(name="ord", parents=("east",)),
+            CellPlan(name="dfw-1", parents=("dfw",), pools=pool),
+            CellPlan(name="shared-1", parents=("dfw", "ord"), pools=pool),
+        ],
+        "the tree of the chaos runs",
+    )
+
+
+class FaultyLab(Lab):
+    """`proxies`: by link, "CELL PART"."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.proxies: dict[str, TcpProxy] = {}
+
+    def port_for(self, cell: str, what: str, port: int) -> int:
+        link = f"{cell} {what}"
+        if link not in self.proxies:
+            self.proxies[link] = TcpProxy(port, seed=len(self.proxies)).__enter__()
+        return self.proxies[link].port
+
+    def down(self, **how: Any) -> None:
+        super().down(**how)
+        for proxy in self.proxies.values():
+            proxy.__exit__()
+        self.proxies.clear()
+
+    def shape(self) -> Shape:
+        """What there is to break."""
+        own = [link for link in self.proxies if _is_own(*link.split())]
+        return Shape(
+            cells=self.topology.names,
+            daemons=tuple(daemon for cell in self.topology.names for daemon in self.plan.daemons_of(cell)),
+            brokers=tuple(part.what for part in self.status() if part.kind == "rabbitmq"),
+            databases=tuple(part.what for part in self.status() if part.kind == "mariadb"),
+            pools=tuple(part.what for part in self.status() if part.kind == "xenserver"),
+            edges=tuple(link for link in self.proxies if link not in own),
+            ways=tuple(own),
+        )
+
+
+def _is_own(cell: str, what: str) -> bool:
+    kind, _, name = what.partition(":")
+    return kind != "broker" or name == cell

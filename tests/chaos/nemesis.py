@@ -1,0 +1,255 @@
+"""Breaks a lab as planned, each fault in a thread of its own, and puts everything right at the end. What it did, and
+what would not be done, is in nemesis.jsonl."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+from cells.broker.limits import INBOX
+from cells.errors import CelltreeError, Permanent
+from cells.lab.daemons import Daemon
+from cells.lab.mariadb import MariaServer
+from cells.lab.rabbitmq import RabbitNode
+from tests.chaos.lab import FaultyLab
+from tests.chaos.plan import Fault, Kind
+from tests.support.tcp_proxy import CLEAR, SILENT, TcpProxy, Way
+
+POLICY = "chaos"
+LATE = Way(latency=0.15, jitter=0.15)
+SLOW = Way(rate=20_000)
+FLIPS = 20_000
+LOCKED = "'outbox', 'jobs', 'wakes', 'servers', 'instances', 'hosts', 'usage'"
+NORMAL_MEMORY, NORMAL_DISK = "0.4", "10MB"
+
+
+class Nemesis:
+    """`counts`: faults done, by kind; `kills`: processes ended by SIGKILL."""
+
+    def __init__(self, lab: FaultyLab, file: Path, now: Callable[[], float]) -> None:
+        self._lab = lab
+        self._now = now
+        self._lock = threading.Lock()
+        self._out = file.open("w", encoding="utf-8")
+        self._over = threading.Event()
+        self.counts: Counter[str] = Counter()
+        self.kills = 0
+        self.failed = 0
+
+    def run(self, faults: Sequence[Fault]) -> None:
+        """Do them all; returns when the last is over."""
+        threads = [threading.Thread(target=self._do, args=(fault,), name=fault.kind) for fault in faults]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _do(self, fault: Fault) -> None:
+        self._over.wait(max(0.0, fault.at - self._now()))
+        try:
+            with self._broken(fault):
+                self._tell(fault, "began")
+                self.counts[fault.kind] += 1
+                self._over.wait(fault.lasts)
+            self._tell(fault, "ended")
+        except (CelltreeError, OSError) as error:
+            self.failed += 1
+            self._tell(fault, f"failed: {error}")
+
+    def _tell(self, fault: Fault, what: str) -> None:
+        line = {"at": self._now(), "kind": fault.kind, "target": fault.target, "what": what}
+        with self._lock:
+            self._out.write(json.dumps(line) + "\n")
+            self._out.flush()
+
+    def heal(self) -> None:
+        """Put everything right, whatever is broken."""
+        lab, shape = self._lab, self._lab.shape()
+        for proxy in lab.proxies.values():
+            proxy.heal()
+        for daemon in (*shape.daemons, *shape.pools):
+            self._signal(daemon, signal.SIGCONT)
+        for server in (*shape.brokers, *shape.databases, *shape.pools):
+            lab.start(server)
+        for broker in shape.brokers:
+            self._broker(broker).control("set_vm_memory_high_watermark", NORMAL_MEMORY)
+            self._broker(broker).control("set_disk_free_limit", NORMAL_DISK)
+        for cell in shape.cells:
+            lab.broker(cell).delete_policy(cell, POLICY)
+        for database in shape.databases:
+            self._database(database).execute("SET GLOBAL read_only=0")
+        for daemon in shape.daemons:
+            lab.start(daemon)
+        self._out.close()
+
+    # --- one fault ---
+
+    def _broken(self, fault: Fault) -> AbstractContextManager[None]:
+        lab, target = self._lab, fault.target
+        match fault.kind:
+            case Kind.DAEMON_KILLED | Kind.BROKER_KILLED | Kind.DATABASE_KILLED | Kind.HOSTS_KILLED:
+                return self._killed((target,))
+            case Kind.CELL_KILLED:
+                return self._killed(lab.plan.daemons_of(target))
+            case Kind.DAEMON_FROZEN | Kind.HOSTS_HANG:
+                return self._frozen(target)
+            case Kind.DAEMON_STOPPED:
+                return self._stopped(target)
+            case Kind.MEMORY_ALARM:
+                return self._alarm(target, "set_vm_memory_high_watermark", ("absolute", "1"), NORMAL_MEMORY)
+            case Kind.DISK_ALARM:
+                return self._alarm(target, "set_disk_free_limit", ("1000GB",), NORMAL_DISK)
+            case Kind.QUEUE_FULL:
+                return self._full(target)
+            case Kind.QUEUE_DELETED:
+                return self._wiped(target)
+            case Kind.CONNECTIONS_KILLED:
+                return self._disconnected(target)
+            case Kind.ROWS_LOCKED:
+                return self._locked(target)
+            case Kind.DATABASE_READ_ONLY:
+                return self._read_only(target)
+            case Kind.CUT:
+                return self._cut(lab.proxies[target])
+            case Kind.REFUSED:
+                return self._refused(lab.proxies[target])
+            case Kind.BLACK_HOLE:
+                return self._weather(lab.proxies[target], SILENT, SILENT)
+            case Kind.ONE_WAY:
+                return self._weather(lab.proxies[target], CLEAR, SILENT)
+            case Kind.LATE:
+                return self._weather(lab.proxies[target], LATE, LATE)
+            case Kind.SLOW:
+                return self._weather(lab.proxies[target], SLOW, SLOW)
+            case Kind.FLIPPED:
+                return self._weather(lab.proxies[target], Way(flips=FLIPS), Way(flips=FLIPS))
+
+    @contextmanager
+    def _killed(self, parts: Sequence[str]) -> Iterator[None]:
+        for part in parts:
+            self._lab.kill(part)
+            self.kills += 1
+        try:
+            yield
+        finally:
+            for part in parts:
+                self._lab.start(part)
+
+    @contextmanager
+    def _stopped(self, daemon: str) -> Iterator[None]:
+        self._lab.stop(daemon)
+        try:
+            yield
+        finally:
+            self._lab.start(daemon)
+
+    @contextmanager
+    def _frozen(self, part: str) -> Iterator[None]:
+        self._signal(part, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(part, signal.SIGCONT)
+
+    def _signal(self, part: str, number: signal.Signals) -> None:
+        found = self._lab.part(part)
+        assert isinstance(found, Daemon)
+        if (pid := found.pid) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @contextmanager
+    def _alarm(self, broker: str, command: str, alarmed: Sequence[str], normal: str) -> Iterator[None]:
+        node = self._broker(broker)
+        node.control(command, *alarmed)
+        try:
+            yield
+        finally:
+            node.control(command, normal)
+
+    @contextmanager
+    def _full(self, cell: str) -> Iterator[None]:
+        node = self._lab.broker(cell)
+        node.set_policy(cell, POLICY, f"^{INBOX}$", {"max-length": 0, "overflow": "reject-publish"})
+        try:
+            yield
+        finally:
+            node.delete_policy(cell, POLICY)
+
+    @contextmanager
+    def _wiped(self, cell: str) -> Iterator[None]:
+        self._lab.broker(cell).delete_queue(cell, INBOX)
+        yield
+
+    @contextmanager
+    def _disconnected(self, database: str) -> Iterator[None]:
+        """Twice a second whoever is connected is thrown out, in the middle of whatever it does."""
+        users = "SELECT DISTINCT user FROM information_schema.processlist WHERE user LIKE 'cell\\_%'"
+        server = self._database(database)
+        for _ in range(6):
+            server.execute("".join(f"KILL HARD CONNECTION USER {user};" for user in server.execute(users).split()))
+            time.sleep(0.5)
+        yield
+
+    @contextmanager
+    def _locked(self, database: str) -> Iterator[None]:
+        """Takes row locks of every cell there in an order of its own, and sits on them: others wait, or are the victim
+        of a deadlock."""
+        server = self._database(database)
+        tables = server.execute(
+            "SELECT CONCAT(table_schema, '.', table_name) FROM information_schema.tables WHERE table_schema LIKE "
+            f"'cell\\_%' AND table_name IN ({LOCKED}) ORDER BY table_name DESC"
+        ).split()
+        locks = "".join(f"SELECT 1 FROM {table} FOR UPDATE; DO SLEEP(0.2);" for table in tables)
+        with suppress(Permanent):  # the victim may be this one
+            server.execute(f"START TRANSACTION; {locks} DO SLEEP(1); ROLLBACK;")
+        yield
+
+    @contextmanager
+    def _read_only(self, database: str) -> Iterator[None]:
+        server = self._database(database)
+        server.execute("SET GLOBAL read_only=1")
+        try:
+            yield
+        finally:
+            server.execute("SET GLOBAL read_only=0")
+
+    @contextmanager
+    def _weather(self, proxy: TcpProxy, there: Way, back: Way) -> Iterator[None]:
+        proxy.set(there, back)
+        try:
+            yield
+        finally:
+            proxy.heal()
+
+    @contextmanager
+    def _refused(self, proxy: TcpProxy) -> Iterator[None]:
+        proxy.refuse()
+        try:
+            yield
+        finally:
+            proxy.heal()
+
+    @contextmanager
+    def _cut(self, proxy: TcpProxy) -> Iterator[None]:
+        proxy.set(Way(cut_after=20_000), Way(cut_after=20_000))
+        proxy.cut()
+        try:
+            yield
+        finally:
+            proxy.heal()
+
+    def _broker(self, word: str) -> RabbitNode:
+        found = self._lab.part(word)
+        assert isinstance(found, RabbitNode)
+        return found
+
+    def _database(self, word: str) -> MariaServer:
+        found = self._lab.part(word)
+        assert isinstance(found, MariaServer)
+        return found

@@ -1,0 +1,119 @@
+"""One chaos run: a lab, tenants, a nemesis; then everything heals, and in a bounded time all must be quiet and right.
+What happened is in the folder of the run: history.jsonl, nemesis.jsonl, and of a run that fails the logs."""
+
+import random
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cells.errors import CelltreeError
+from tests.chaos.checker import Verdict, judge
+from tests.chaos.history import History
+from tests.chaos.lab import FaultyLab, small_tree
+from tests.chaos.nemesis import Nemesis
+from tests.chaos.plan import Kind, schedule
+from tests.chaos.tenants import Door, Tenant
+from tests.chaos.truth import Truth, look
+from tests.support.labs import RunningLab, running_lab
+
+API = "east"
+TENANTS = 5
+QUIET_SECONDS = 150.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a run. `quiet`: seconds from the healing until all was at rest."""
+
+    seed: int
+    seconds: float
+    quiet: float
+    faults: Mapping[str, int]
+    failed_faults: int
+    kills: int
+    records: int
+    verdict: Verdict
+
+    def figures(self) -> dict[str, object]:
+        """For a table or a log."""
+        told = asdict(self.verdict)
+        told.pop("breaches")
+        return {
+            "seed": self.seed,
+            "seconds": round(self.seconds),
+            "faults": sum(self.faults.values()),
+            "kinds of faults": len(self.faults),
+            "kills": self.kills,
+            "records decided": self.records,
+            **told,
+            "quiet after": round(self.quiet, 1),
+            "breaches": len(self.verdict.breaches),
+        }
+
+
+def run(seed: int, seconds: float, folder: Path) -> Outcome:
+    """A whole run; its files are in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with running_lab(small_tree(), brokers="2", databases=2, daemons=2, kind=FaultyLab) as lab:
+        assert isinstance(lab.lab, FaultyLab)
+        outcome = _under_faults(lab, lab.lab, seed, seconds, folder)
+        if outcome.verdict.breaches:
+            shutil.copytree(lab.lab.folder / "run", folder / "logs", dirs_exist_ok=True)
+    return outcome
+
+
+def _under_faults(running: RunningLab, lab: FaultyLab, seed: int, seconds: float, folder: Path) -> Outcome:
+    image = running.image(API)
+    endpoints = [lab.plan.endpoint(daemon) for daemon in lab.plan.daemons_of(API)]
+    history = History(folder / "history.jsonl")
+    nemesis = Nemesis(lab, folder / "nemesis.jsonl", history.now)
+    stopping = threading.Event()
+    threads = [
+        threading.Thread(target=Tenant(f"t{number}", seed, endpoints, image, history).run, args=(stopping,))
+        for number in range(TENANTS)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        nemesis.run(schedule(seed, seconds, lab.shape()))
+    finally:
+        stopping.set()
+        nemesis.heal()
+        for thread in threads:
+            thread.join()
+        history.close()
+    began = time.monotonic()
+    truth, verdict = _at_rest(
+        lab, history, Door(endpoints, random.Random(seed)), flips=bool(nemesis.counts[Kind.FLIPPED])
+    )
+    return Outcome(
+        seed=seed,
+        seconds=seconds,
+        quiet=time.monotonic() - began,
+        faults=dict(nemesis.counts),
+        failed_faults=nemesis.failed,
+        kills=nemesis.kills,
+        records=truth.records,
+        verdict=verdict,
+    )
+
+
+def _at_rest(lab: FaultyLab, history: History, door: Door, *, flips: bool) -> tuple[Truth, Verdict]:
+    """Look until all is as it should be, or until that has taken too long."""
+    lab.wait_ready()
+    leaves = frozenset(cell.name for cell in lab.topology.leaves)
+    end = time.monotonic() + QUIET_SECONDS
+    while True:
+        try:
+            truth = look(lab, door)
+            verdict = judge(history.events, truth, API, leaves, flips=flips)
+        except CelltreeError:
+            if time.monotonic() > end:
+                raise
+        else:
+            if not verdict.breaches or time.monotonic() > end:
+                return truth, verdict
+        time.sleep(1.0)

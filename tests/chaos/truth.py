@@ -1,0 +1,129 @@
+"""What all cells and hosts of a lab have: rows of every database, VMs and disks of every pool, images."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from api_cell.audit import audit as audit_api
+from cells.audit import Audit, DiskFact, PoolFacts, VmFact
+from cells.config import identity
+from cells.house import system_clock
+from cells.lab.lab import Lab
+from cells.names import CellName, id_from_text
+from cells.registering import open_store
+from cells.rows import InboxRow, JobRow, OutboxRow, ParkedRow
+from cells.topology_file import API
+from compute_cell.audit import audit as audit_leaf
+from routing.neighbourhood import Neighbourhood
+from tests.chaos.tenants import Door
+from xenapi_host import tags
+from xenapi_host.session import Access, connect
+
+MIB = 2**20
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """`busy`: what still waits or goes on, in words. `records`: how many have had their effect. `images`: status by
+    id."""
+
+    audits: Mapping[CellName, Audit]
+    pools: Mapping[CellName, PoolFacts]
+    parked: Mapping[CellName, tuple[str, ...]]
+    busy: tuple[str, ...]
+    records: int
+    images: Mapping[str, str]
+
+
+def look(lab: Lab, door: Door) -> Truth:
+    """Everything, as it is now."""
+    audits: dict[CellName, Audit] = {}
+    parked: dict[CellName, tuple[str, ...]] = {}
+    busy: list[str] = []
+    records = 0
+    for cell in lab.topology.cells:
+        config = lab.tree.config(cell.name)
+        with open_store(config, whole=True) as store, store.unit(lock=False) as unit:
+            if cell.role == API:
+                around = Neighbourhood(cell.name, api=True, mute_after=2**62, verify=identity(config).trust.cell_record)
+                around.load(unit, system_clock())
+                audits[cell.name] = audit_api(cell.name, around.roster, unit)
+            else:
+                audits[cell.name] = audit_leaf(cell.name, unit)
+            if reasons := tuple(f"{row.kind} {row.reason}" for row in unit.all(ParkedRow)):
+                parked[cell.name] = reasons
+            records += len(unit.all(InboxRow))
+            busy += [f"{cell.name} waits for {row.destination}'s acknowledgement" for row in unit.all(OutboxRow)]
+            busy += [f"{cell.name} does {row.kind}" for row in unit.all(JobRow)]
+    pools = {cell.name: _pool(lab, [pool.name for pool in cell.pools]) for cell in lab.topology.leaves}
+    busy += [f"{fact.name} waits: {fact.open}" for audit in audits.values() for fact in audit.owned if fact.open]
+    return Truth(audits=audits, pools=pools, parked=parked, busy=tuple(busy), records=records, images=_images(door))
+
+
+def _images(door: Door) -> dict[str, str]:
+    found = door.ask("GET", "/images/detail")
+    return {image["id"]: image["status"] for image in found.body["images"]} if found.code == 200 else {}
+
+
+def _pool(lab: Lab, pools: list[str]) -> PoolFacts:
+    vms: list[VmFact] = []
+    loose: list[DiskFact] = []
+    for pool in pools:
+        access = Access(
+            url=f"http://127.0.0.1:{lab.plan.pool_ports[pool]}",
+            user="root",
+            password=lab.plan.password("xenserver", pool),
+        )
+        session = connect(access)
+        try:
+            rows: dict[str, Rows] = {
+                name: session.call(f"{name}.get_all_records") for name in ("VM", "VBD", "VDI", "SR")
+            }
+        finally:
+            session.close()
+        facts = pool_facts(rows)
+        vms += facts.vms
+        loose += facts.loose
+    return PoolFacts(vms=tuple(vms), loose=tuple(loose))
+
+
+def pool_facts(rows: Mapping[str, Rows]) -> PoolFacts:
+    """What is ours in a pool, from the records of its VMs, VBDs, VDIs and SRs."""
+    vms = []
+    attached: set[str] = set()
+    for vm in rows["VM"].values():
+        server = tags.server_of(vm["other_config"])
+        if server is None or vm["is_a_template"] or vm["is_a_snapshot"]:
+            continue
+        vbds = [rows["VBD"][ref] for ref in vm["VBDs"] if ref in rows["VBD"]]
+        disks = [vbd["VDI"] for vbd in vbds if vbd["type"] == "Disk"]
+        attached.update(disks)
+        vms.append(
+            VmFact(
+                server=server,
+                attempt=int(vm["other_config"].get(tags.ATTEMPT, "0")),
+                uuid=vm["uuid"],
+                kept=vm["name_label"].endswith(tags.ORIGINAL_SUFFIX),
+                power=vm["power_state"],
+                ram_mib=int(vm["memory_static_max"]) // MIB,
+                disks=tuple(int(rows["VDI"][ref]["virtual_size"]) for ref in disks),
+            )
+        )
+    return PoolFacts(vms=tuple(vms), loose=tuple(_loose(rows, attached)))
+
+
+def _loose(rows: Mapping[str, Rows], attached: set[str]) -> Iterator[DiskFact]:
+    """Disks that should not be: no VM has them, and they are no image kept for the next build."""
+    for ref, vdi in rows["VDI"].items():
+        name, claim = vdi["name_label"], vdi["other_config"].get(tags.CLAIM, "")
+        if ref in attached or not vdi["managed"]:
+            continue
+        if claim:
+            yield DiskFact(name=name, server=id_from_text(claim.split()[0], "claim"))
+        elif vdi["is_a_snapshot"]:
+            yield DiskFact(name=f"snapshot {name}", server=None)
+        elif name.startswith(tags.image_name("")):
+            storage = rows["SR"][vdi["SR"]]["uuid"]
+            if vdi["uuid"] not in tags.image_uuids(storage, name.removeprefix(tags.image_name("")), 1):
+                yield DiskFact(name=f"clone {name}", server=None)
