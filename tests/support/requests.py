@@ -1,9 +1,11 @@
-"""One request to a front door in this process."""
+"""One request to a front door in this process. Each answer is held against what its route declares."""
 
 import json
 from typing import Any
 
 import falcon.testing
+
+from tests.support.answers import refuse_undeclared
 
 
 def ask(
@@ -23,4 +25,6 @@ def ask(
     if body is not None:
         sent.setdefault("Content-Type", "application/json")
         raw = json.dumps(body).encode()
-    return falcon.testing.TestClient(app).simulate_request(method, path, body=raw, headers=sent)
+    answer = falcon.testing.TestClient(app).simulate_request(method, path, body=raw, headers=sent)
+    refuse_undeclared(method, path, body, answer)
+    return answer
