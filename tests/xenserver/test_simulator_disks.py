@@ -1,9 +1,8 @@
 """Disks of the full simulator are real VHD files, and no way of snapshots, scans and copies loses a byte."""
 
-import http.client
 import os
 import random
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -51,14 +50,6 @@ class House:
 
     def known(self):
         return {self.api.VDI.get_uuid(ref) for ref in self.api.SR.get_VDIs(self.sr)}
-
-    def http(self, method, path, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.pool.server.port, timeout=30)
-        connection.request(method, f"{path}&session_id={self.session.handle}", body)
-        response = connection.getresponse()
-        data = response.read()
-        connection.close()
-        return response.status, data
 
 
 @pytest.fixture
@@ -143,35 +134,6 @@ def test_a_file_put_into_the_folder_is_found_by_a_scan_and_by_introduce(house):
     os.unlink(house.path(found))
     house.settle()
     assert house.known() == {"0b0b0b0b-0000-4000-8000-000000000001"}
-
-
-def test_raw_bytes_go_in_and_out_and_a_delta_rebuilds_the_newer_disk(house):
-    disk = house.api.VDI.create(a_disk(house.sr))
-    data = random.Random(5).randbytes(3 * MIB) + bytes(13 * MIB)
-    task = house.api.task.create("import", "")
-    status, _ = house.http("PUT", f"/import_raw_vdi?vdi={disk}&format=raw&task_id={task}", data)
-    assert (status, house.api.task.get_status(task)) == (200, "success")
-    base = house.api.VDI.snapshot(disk)
-    house.write(disk, 7 * MIB, b"delta")
-    status, whole = house.http("GET", f"/export_raw_vdi?vdi={disk}&format=raw")
-    assert status == 200
-    assert whole[: 3 * MIB] == data[: 3 * MIB]
-    assert whole[7 * MIB : 7 * MIB + 5] == b"delta"
-    status, delta = house.http("GET", f"/export_raw_vdi?vdi={disk}&format=vhd&base={base}")
-    assert status == 200
-    assert len(delta) < 3 * MIB  # one block and tables
-    copy = house.api.VDI.copy(base, house.sr)
-    house.http("PUT", f"/import_raw_vdi?vdi={copy}&format=vhd", delta)
-    assert house.read(copy) == whole
-
-
-def test_an_import_larger_than_the_disk_fails_in_its_task(house):
-    disk = house.api.VDI.create(a_disk(house.sr, size=2 * MIB))
-    task = house.api.task.create("import", "")
-    with suppress(ConnectionError):  # the pool stops reading as soon as it knows
-        house.http("PUT", f"/import_raw_vdi?vdi={disk}&format=raw&task_id={task}", bytes(3 * MIB))
-    assert house.api.task.get_status(task) == "failure"
-    assert house.api.task.get_error_info(task)[0] == "VDI_TOO_SMALL"
 
 
 def test_copying_to_the_other_hosts_disk_flattens_the_chain(tmp_path):

@@ -13,7 +13,7 @@ import socketserver
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 LONGEST_LINE = 16 * 1024
 MOST_HEADERS = 100
@@ -47,11 +47,22 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     reader: BinaryIO
+    target: str = ""  # path and query as they came
 
     @property
     def length(self) -> int | None:
         text = self.headers.get("content-length", "")
         return int(text) if text.isdigit() else None
+
+    def parameter(self, name: str, default: str = "") -> str:
+        """From the query, or else from a cookie: XAPI's handlers take both."""
+        if name in self.query:
+            return self.query[name]
+        for cookie in self.headers.get("cookie", "").replace(",", ";").split(";"):
+            key, _, value = cookie.strip().partition("=")
+            if key == name:
+                return unquote(value)
+        return default
 
     def body(self) -> bytes:
         length = self.length
@@ -136,6 +147,13 @@ def unauthorised(realm: str) -> Response:
     return page(401, text, ("WWW-Authenticate", f'Basic realm="{realm}"'))
 
 
+def redirect(url: str, request: Request) -> Response:
+    """To the same path at another host."""
+    response = page(302, "<h1>HTTP 302 redirect</h1>Redirected.")
+    response.headers.append(("Location", url + request.target))
+    return response
+
+
 def unsupported(method: str) -> Response:
     name = html.escape(method)
     return page(501, f"<h1>HTTP 501 Method Not Implemented</h1><p>Unknown {name} not supported.<br /></p>")
@@ -164,7 +182,12 @@ def read_request(reader: BinaryIO) -> Request | None:
         headers[name.strip().lower()] = value.strip()
     path, _, query = parts[1].partition("?")
     return Request(
-        method=parts[0], path=path, query=dict(parse_qsl(query, keep_blank_values=True)), headers=headers, reader=reader
+        method=parts[0],
+        path=path,
+        query=dict(parse_qsl(query, keep_blank_values=True)),
+        headers=headers,
+        reader=reader,
+        target=parts[1],
     )
 
 

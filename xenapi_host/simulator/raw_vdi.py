@@ -1,163 +1,180 @@
 """PUT /import_raw_vdi and GET /export_raw_vdi: a disk's bytes over HTTP, raw or as VHD, whole or against a base.
 
-XAPI answers 200 before the data, so what goes wrong later is told by the task whose reference came as task_id.
+A disk that is read is opened at once and read from then on, whatever storage does to its files meanwhile. A disk that
+is written is its writer's alone: snapshots wait, VDI.destroy is refused.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 from xenapi_host import vhd
+from xenapi_host.simulator.chains import NO_DATA
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.engine import CHAINLESS, Engine
 from xenapi_host.simulator.failure import Failure
-from xenapi_host.simulator.http_wire import Refused, Request, Response, Sink, trouble
+from xenapi_host.simulator.http_wire import Request, Response, Sink, redirect, trouble
+from xenapi_host.simulator.placement import live, reaches_sr
+from xenapi_host.simulator.storage import NoRoom
+from xenapi_host.simulator.transfers import Incoming, Outgoing, Transfer
 from xenapi_host.simulator.vdi import attached
 from xenapi_host.simulator.vhd_storage import VhdStorage
 
 _CHUNK = struct.Struct("<qi")  # of chunked=true: where, how long
-_FORMATS = ("raw", "vhd")
+_CONTENT = {"raw": "application/octet-stream", "vhd": "application/vhd"}
+
+
+def answer(engine: Engine, request: Request, host: str | None) -> Response:
+    """`host`: the member that was asked; another one is named where it does not see the disk's repository."""
+    with engine.lock:
+        vdi = _find(engine, request.parameter("vdi"))
+        if vdi is None:
+            return trouble(f'Db_exn.Read_missing_uuid("VDI", "", "{request.parameter("vdi")}")')
+        elsewhere = _host_that_sees(engine, engine.db.get("SR", vdi["SR"]), host)
+        if elsewhere is not None:
+            return redirect(engine.urls[elsewhere.ref], request)
+        incoming = request.method == "PUT"
+        label = "VDI.import" if incoming else "VDI.export_raw_vdi"
+        transfer = Transfer(engine, request, label, request.length or 0 if incoming else vdi.number("virtual_size"))
+        kind = request.parameter("format", "raw").lower()
+        if kind not in _CONTENT:
+            return transfer.refuse_request(f"Unknown format {kind}")
+        if not isinstance(engine.storage, VhdStorage) or engine.db.get("SR", vdi["SR"])["type"] in CHAINLESS:
+            return transfer.refuse(Failure("SR_OPERATION_NOT_SUPPORTED", vdi["SR"]))
+        if vdi["type"] == NO_DATA:
+            return transfer.refuse(Failure("VDI_INCOMPATIBLE_TYPE", vdi.ref, NO_DATA))
+        if incoming:
+            return _import(engine, request, transfer, vdi, kind)
+        return _export(engine, request, transfer, vdi, kind)
 
 
 def _find(engine: Engine, text: str) -> Row | None:
     return engine.db.find("VDI", text) or engine.db.find("VDI", engine.db.by_uuid("VDI", text) or "")
 
 
-def answer(engine: Engine, request: Request) -> Response:
-    kind = request.query.get("format", "raw")
-    if kind not in _FORMATS:
-        return trouble(f'Failure("format {kind} is not known; use raw or vhd")')
-    with engine.lock:
-        vdi = _find(engine, request.query.get("vdi", ""))
-        if vdi is None:
-            return trouble(f'Db_exn.Read_missing_uuid("VDI", "", "{request.query.get("vdi", "")}")')
-        if not isinstance(engine.storage, VhdStorage) or engine.db.get("SR", vdi["SR"])["type"] in CHAINLESS:
-            return trouble("NOT_IMPLEMENTED: [ disks without bytes ]")
-        path = engine.storage.path(engine.db.rows[vdi["SR"]]["uuid"], vdi["uuid"])
-        if request.method == "PUT":
-            if attached(engine, vdi):
-                return _refuse(engine, request, Failure("VDI_IN_USE", vdi.ref, "import"))
-            return _importing(engine, request, vdi, path, kind)
-        base = _find(engine, request.query["base"]) if "base" in request.query else None
-        base_path = engine.storage.path(engine.db.rows[base["SR"]]["uuid"], base["uuid"]) if base is not None else None
-    return _exporting(engine, request, vdi, path, base_path, kind)
+def _host_that_sees(engine: Engine, sr: Row, host: str | None) -> Row | None:
+    """Another host to ask, where the one asked does not see the repository and some other one does."""
+    here = engine.db.find("host", host or "")
+    if here is None or reaches_sr(engine, here, sr.ref):
+        return None
+    others = (other for other in engine.db.all("host") if live(engine, other) and reaches_sr(engine, other, sr.ref))
+    return next(others, None)
 
 
-def _refuse(engine: Engine, request: Request, failure: Failure) -> Response:
-    _end(engine, request, failure)
-    return trouble(f"{failure.details[0]}: [ {'; '.join(failure.details[1:])} ]")
+# -- in --
 
 
-def _end(engine: Engine, request: Request, failure: Failure | None) -> None:
-    """Write the outcome into the task that the client named; the engine's lock is held."""
-    task = engine.db.find("task", request.query.get("task_id", ""))
-    if task is None:
-        return
-    outcome = {"status": "success"} if failure is None else {"status": "failure", "error_info": failure.details}
-    engine.db.update(task, {**outcome, "progress": 1.0, "finished": engine.now()})
+def _import(engine: Engine, request: Request, transfer: Transfer, vdi: Row, kind: str) -> Response:
+    chunked = request.parameter("chunked", "false") != "false"
+    if "transfer-encoding" in request.headers:
+        return transfer.refuse_request("import code cannot handle encoding")
+    if chunked and kind != "raw":
+        return transfer.refuse_request(f"unable to import a .{kind} using chunked encoding")
+    if not chunked and request.length is None:
+        return transfer.refuse_request("a Content-Length is needed")
+    if attached(engine, vdi):
+        return transfer.refuse(Failure("VDI_IN_USE", vdi.ref, "import"))
+
+    length = None if chunked else request.length
+
+    def take(reader: BinaryIO) -> None:
+        stream = Incoming(reader, request.length, transfer)
+        with transfer.underway(), writing(engine, vdi, transfer) as disk:
+            lay_over(stream, disk, kind, length, vdi)
+
+    return Response(content_type="", headers=[transfer.header, ("content-type", _CONTENT["raw"])], take=take)
 
 
 @contextmanager
-def _held(engine: Engine, request: Request, vdi: Row) -> Iterator[None]:
-    """The disk's repository to ourselves, with the lock let go; errors end in the task."""
-    failure: Failure | None = None
-    with engine.lock, engine.exclusive("SR", vdi["SR"]):
-        try:
-            with engine.unlocked():
-                yield
-        except (vhd.VhdError, Refused) as error:
-            failure = Failure("VDI_IO_ERROR", str(error))
-        except ValueError as error:
-            failure = Failure("VDI_TOO_SMALL", vdi.ref, str(error))
-        except OSError:
-            failure = Failure("VDI_IO_ERROR", "Device I/O errors")
-        _end(engine, request, failure)
+def writing(engine: Engine, vdi: Row, transfer: Transfer) -> Iterator[vhd.Disk]:
+    """A disk to oneself, open for writing, until the repository is full."""
+    with engine.lock, engine.exclusive("VDI", vdi.ref):
+        sr = engine.db.get("SR", engine.db.get("VDI", vdi.ref)["SR"])
+        storage = engine.storage
+        assert isinstance(storage, VhdStorage)
+
+        def check_room() -> None:
+            space = storage.space(sr["uuid"])
+            if space.used > space.total:
+                raise NoRoom(space.used, space.total)
+
+        with engine.exclusive("SR", sr.ref):
+            disk = vhd.Disk.open(storage.path(sr["uuid"], vdi["uuid"]), writable=True)
+        transfer.check = check_room
+        with engine.unlocked(), disk:
+            yield disk
 
 
-def _importing(engine: Engine, request: Request, vdi: Row, path: Path, kind: str) -> Response:
-    length = request.length
-    chunked = request.query.get("chunked") == "true"
-    if "transfer-encoding" in request.headers or (length is None and not chunked):
-        _end(engine, request, Failure("IMPORT_ERROR", "a Content-Length is needed"))
-        return Response(status=404, content_type="text/html", close=True)
-
-    def take(reader: BinaryIO) -> None:
-        with _held(engine, request, vdi), vhd.Disk.open(path, writable=True) as disk:
-            if chunked:
-                _take_chunks(reader, disk)
-            elif kind == "vhd":
-                vhd.apply_stream(_Limited(reader, length or 0), disk)
-            elif (length or 0) > disk.size:
-                raise ValueError(f"{length} bytes do not fit into {disk.size}")
-            else:
-                vhd.overwrite_raw(_Limited(reader, length or 0), disk, length or 0)
-        engine.after_call()
-
-    return Response(content_type="", take=take)
+def lay_over(stream: Incoming, disk: vhd.Disk, kind: str, length: int | None, vdi: Row) -> None:
+    """What the stream brings goes over a disk, a VHD only where it has blocks. `length`: of raw bytes; None: chunks."""
+    try:
+        if kind == "vhd":
+            vhd.apply_stream(stream, disk)
+        elif length is None:
+            _take_chunks(stream, disk)
+        elif length > disk.size:
+            raise ValueError(f"{length} bytes do not fit into {disk.size}")
+        else:
+            vhd.overwrite_raw(stream, disk, length)
+    except ValueError as error:
+        raise Failure("VDI_TOO_SMALL", vdi.ref, str(error)) from error
 
 
-class _Limited:
-    """The first `left` bytes of a connection as a stream."""
-
-    def __init__(self, reader: BinaryIO, left: int) -> None:
-        self._reader = reader
-        self._left = left
-
-    def read(self, length: int, /) -> bytes:
-        data = self._reader.read(min(length, self._left))
-        self._left -= len(data)
-        return data
-
-
-def _exactly(reader: BinaryIO, length: int) -> bytes:
-    data = reader.read(length)
-    if len(data) < length:
-        raise Refused("the data ended early")
-    return data
-
-
-def _take_chunks(reader: BinaryIO, disk: vhd.Disk) -> None:
+def _take_chunks(stream: Incoming, disk: vhd.Disk) -> None:
     while True:
-        start, length = _CHUNK.unpack(_exactly(reader, _CHUNK.size))
+        start, length = _CHUNK.unpack(stream.exactly(_CHUNK.size))
         if length == 0:
             return
         if length < 0 or start < 0 or start + length > disk.size:
             raise ValueError(f"a chunk of {length} bytes at {start} does not fit into {disk.size}")
-        disk.pwrite(start, _exactly(reader, length))
+        while length:
+            piece = stream.exactly(min(length, vhd.BLOCK_SIZE))
+            disk.pwrite(start, piece)
+            start, length = start + len(piece), length - len(piece)
 
 
-def _exporting(engine: Engine, request: Request, vdi: Row, path: Path, base: Path | None, kind: str) -> Response:
-    headers = [("Content-Type", "application/octet-stream")]
-    if kind == "raw":
-        size = vdi.number("virtual_size")
-        return _streaming(engine, request, vdi, size, headers, lambda out: vhd.export_raw(path, out))
+# -- out --
+
+
+def _export(engine: Engine, request: Request, transfer: Transfer, vdi: Row, kind: str) -> Response:
+    name = request.parameter("base")
+    base = _find(engine, name) if name else None
+    if name and (base is None or base["SR"] != vdi["SR"] or base["type"] == NO_DATA):
+        return transfer.refuse(Failure("VDI_NOT_AVAILABLE", name))
+    name = f"{vdi['uuid']}.{kind}"
+    headers = [("content-type", _CONTENT[kind]), ("content-disposition", f'attachment; filename="{name}"')]
+    opened = ExitStack()
     try:
-        plan = vhd.plan_export(path, base)
-    except vhd.VhdError as error:
-        return trouble(f"VDI_IO_ERROR: [ {error} ]")
+        disk = opened.enter_context(reading(engine, vdi))
+        plan = (
+            vhd.plan_export(disk.path, path_of(engine, base) if base is not None else None) if kind == "vhd" else None
+        )
+    except (vhd.VhdError, OSError) as error:
+        opened.close()
+        return transfer.refuse(Failure("VDI_IO_ERROR", str(error)))
+    size = plan.size if plan is not None else disk.size
 
-    def send(out: Sink) -> None:
-        for piece in plan.chunks():
-            out.write(piece)
+    def stream(sink: Sink) -> None:
+        out = Outgoing(sink, transfer)
+        with transfer.underway(), opened:
+            if plan is None:
+                vhd.write_raw(disk, out)
+            for piece in plan.chunks(disk) if plan is not None else ():
+                out.write(piece)
 
-    return _streaming(engine, request, vdi, plan.size, headers, send)
+    return Response(content_type="", headers=[transfer.header, *headers, ("content-length", str(size))], stream=stream)
 
 
-def _streaming(
-    engine: Engine,
-    request: Request,
-    vdi: Row,
-    size: int,
-    headers: list[tuple[str, str]],
-    send: Callable[[Sink], object],
-) -> Response:
-    def stream(out: Sink) -> None:
-        with _held(engine, request, vdi):
-            send(out)
-        engine.after_call()
+def path_of(engine: Engine, vdi: Row) -> str:
+    storage = engine.storage
+    assert isinstance(storage, VhdStorage)
+    return str(storage.path(engine.db.get("SR", vdi["SR"])["uuid"], vdi["uuid"]))
 
-    return Response(content_type="", headers=[*headers, ("content-length", str(size))], stream=stream)
+
+def reading(engine: Engine, vdi: Row) -> vhd.Disk:
+    """A disk open for reading: what it holds now, though its files may be renamed or merged later. The lock is held."""
+    with engine.exclusive("SR", vdi["SR"]):
+        return vhd.Disk.open(path_of(engine, engine.db.get("VDI", vdi.ref)))

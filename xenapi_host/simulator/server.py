@@ -132,7 +132,7 @@ class Face:
         if session is None:
             return unauthorised(realm)
         if request.path.endswith("_raw_vdi"):
-            return raw_vdi.answer(self.engine, request)
+            return raw_vdi.answer(self.engine, request, self.host)
         if request.path == "/export":
             return self._export(request)
         if request.path == "/console":
@@ -147,7 +147,7 @@ class Face:
 
     def _session_of(self, request: Request) -> str | None:
         """Whoever asks, by a session or by name and password; None for nobody we know."""
-        given = request.query.get("session_id") or request.headers.get("cookie", "").partition("session_id=")[2]
+        given = request.parameter("session_id")
         with self.engine.lock:
             if given:
                 return given if self.engine.db.find("session", given) is not None else None
@@ -181,6 +181,7 @@ class PoolServer:
         self.urls = [f"{scheme}://{host['address']}:{port}" for host in hosts]
         self.port = port
         engine.url = self.url
+        engine.urls = {host.ref: self.url if listen else url for host, url in zip(hosts, self.urls, strict=True)}
 
     def _hang_up(self, host: str) -> None:
         if host in self._listener_of:

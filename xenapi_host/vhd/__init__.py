@@ -11,7 +11,8 @@ The functions most callers need (paths are `str` or `Path`, sizes bytes, times U
     coalesce(child_path) -> bytes copied into its parent
     check(path); check_chain(leaf); repair(path)
     Disk.open(leaf, writable=False): size, pread, pwrite, allocated, flush, close; a context manager
-    import_raw(stream, path, size) -> UUID; export_raw(leaf, stream) -> bytes; overwrite_raw(stream, disk, size)
+    import_raw(stream, path, size) -> UUID; export_raw(leaf, stream) -> bytes
+    overwrite_raw(stream, disk, size); write_raw(disk, stream)                         of disks that are open
     import_raw_file(raw_path, path); export_raw_file(leaf, raw_path)                   sparse files, holes not read
     changed_ranges(leaf, base) -> [(offset, length), ..]; plan_export(leaf, base=None) -> VhdExport(size, chunks())
     apply_stream(vhd_stream, disk) -> bytes            lay an exported stream over a disk
@@ -56,7 +57,7 @@ from xenapi_host.vhd.errors import (
 from xenapi_host.vhd.export import VhdExport, apply_stream, changed_ranges, plan_export
 from xenapi_host.vhd.image import ImageLimits, read_image, write_image
 from xenapi_host.vhd.layout import BLOCK_SIZE, CHAIN_LIMIT, MAX_VIRTUAL_SIZE, Kind
-from xenapi_host.vhd.raw import export_raw, export_raw_file, import_raw, import_raw_file, overwrite_raw
+from xenapi_host.vhd.raw import export_raw, export_raw_file, import_raw, import_raw_file, overwrite_raw, write_raw
 
 __all__ = [
     "BLOCK_SIZE",
@@ -109,4 +110,5 @@ __all__ = [
     "set_uuid",
     "write_image",
     "write_log",
+    "write_raw",
 ]

@@ -37,6 +37,11 @@ class Disk:
         return self.files[0].virtual_size
 
     @property
+    def path(self) -> str:
+        """The leaf's, when it was opened."""
+        return self.files[0].path
+
+    @property
     def uuid(self) -> UUID:
         return self.files[0].footer.uuid
 

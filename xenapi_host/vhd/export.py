@@ -7,6 +7,7 @@ import os
 import time
 from array import array
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -64,11 +65,11 @@ class VhdExport:
     blocks: tuple[int, ...]
     size: int
 
-    def chunks(self) -> Iterator[bytes]:
-        """The stream in order, about 2 MiB at a time."""
+    def chunks(self, opened: Disk | None = None) -> Iterator[bytes]:
+        """The stream in order, about 2 MiB at a time; of `opened`, if the disk has been open since the planning."""
         yield self.head
         by_block = _per_block(self.ranges)
-        with Disk.open(self.leaf) as disk:
+        with Disk.open(self.leaf) if opened is None else nullcontext(opened) as disk:
             for block in self.blocks:
                 bits, data = 0, bytearray(BLOCK_SIZE)
                 for start, length in by_block[block]:

@@ -60,14 +60,19 @@ def overwrite_raw(stream: Readable, disk: Disk, size: int) -> None:
 def export_raw(path: str | os.PathLike[str], stream: Writable) -> int:
     """Write the whole disk of a leaf to a stream, holes as zeros; returns the bytes written (its virtual size)."""
     with Disk.open(path) as disk:
-        offset = 0
-        for start, length in disk.allocated():
-            _write_zeros(stream, start - offset)
-            for step in range(0, length, BLOCK_SIZE):
-                stream.write(disk.pread(start + step, min(BLOCK_SIZE, length - step)))
-            offset = start + length
-        _write_zeros(stream, disk.size - offset)
+        write_raw(disk, stream)
         return disk.size
+
+
+def write_raw(disk: Disk, stream: Writable) -> None:
+    """As `export_raw`, of a disk that is open."""
+    offset = 0
+    for start, length in disk.allocated():
+        _write_zeros(stream, start - offset)
+        for step in range(0, length, BLOCK_SIZE):
+            stream.write(disk.pread(start + step, min(BLOCK_SIZE, length - step)))
+        offset = start + length
+    _write_zeros(stream, disk.size - offset)
 
 
 def export_raw_file(path: str | os.PathLike[str], raw_path: str | os.PathLike[str]) -> int:
