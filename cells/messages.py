@@ -267,6 +267,57 @@ class SetMetadata:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResetNetwork:
     """Let the guest's agent configure its network as xenstore says."""
+@record("server.rename", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameServer:
+    """Let the host show this name."""
+
+    name: str
+
+
+@record("server.set_shares", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetShares:
+    """Give the server these shares of its host's processors and disks, named as a flavor's extra specs name them
+    (quota:...), in place of those of its flavor."""
+
+    shares: dict[str, str]
+
+
+@record("server.attach_volume", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachVolume:
+    """Give the server this volume (the uuid of a VDI) as its disk number `device`. The volume stays its
+    administrator's."""
+
+    volume: str
+    device: int
+
+
+@record("server.detach_volume", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachVolume:
+    """Take this volume from the server."""
+
+    volume: str
+
+
+@record("server.take_host_snapshot", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeHostSnapshot:
+    """Keep the server's disks as they are now, on its host."""
+
+    name: str
+
+
+@record("server.drop_host_snapshot", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropHostSnapshot:
+    """Remove what was kept: `snapshot` is its uuid."""
+
+    snapshot: str
+
+
 
 
 @record("server.inject_network", direction=Direction.DOWN, acknowledged=True, of_server=True)
@@ -277,7 +328,7 @@ class InjectNetwork:
 
 class Question(StrEnum):
     """What a leaf is asked of a server while a tenant waits. The answers: the console's text (UTF-8); a JSON object;
-    a URL."""
+    a URL; JSON of a volume that the server's project may attach, or null; a JSON list."""
 
     CONSOLE_LOG = "console_log"
     DIAGNOSTICS = "diagnostics"
@@ -286,8 +337,11 @@ class Question(StrEnum):
 
 @record("server.ask", direction=Direction.DOWN, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
+    VOLUME = "volume"
+    HOST_SNAPSHOTS = "host_snapshots"
 class Ask:
-    """A question that somebody waits for: neither it nor its answer is sent again, loss is a time-out there."""
+    """A question that somebody waits for: neither it nor its answer is sent again, loss is a time-out there. `about`:
+    the uuid of the volume."""
 
     question: bytes
     kind: Question
@@ -295,6 +349,7 @@ class Ask:
 
 # --- replies and reports, leaf to owner ---
 
+    about: str = ""
 
 @record("server.answer", direction=Direction.UP, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,6 +131,14 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A volume that a server has: the uuid of its VDI, and which of the server's disks it is (8: the ninth, xvdi)."""
+
+    id: str
+    device: int
+
+
 class FreeShape:
     """`hosts` hosts that each have this much free, after reserve. `disk_gib` is the free disk of each host's own
     storage; where `group` names a shared storage group it is 0 and the group's free disk counts instead."""
@@ -147,6 +155,7 @@ class HostClass:
     """Hosts alike in all that placement asks of them."""
 
     hypervisor_version: str = ""
+    volumes: tuple[Volume, ...] = ()
     traits: tuple[str, ...] = ()
     zone: str = ""
     shapes: tuple[FreeShape, ...] = ()

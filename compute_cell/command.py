@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cells.decision import Job
+from cells.errors import Refusal
+from cells.messages import RefusalCode
+from cells.model import VmState
 from cells.names import Instant
 from cells.ports import View
 from compute_cell.answers import Here
@@ -26,6 +29,16 @@ class Begun:
 def as_it_was(view: View, instance: InstanceRow) -> Done:
     """A failure that left nothing to put right."""
     return instance, ()
+
+
+def refuse_unsettled(instance: InstanceRow) -> None:
+    """Refusal while it is not decided which VM the server will have, or not known where it is."""
+    if instance.before is not None:
+        raise Refusal(RefusalCode.UNSUPPORTED, "a resize is not confirmed or reverted yet")
+    if instance.moving is not None:
+        raise Refusal(RefusalCode.UNSUPPORTED, "where an earlier move has left the server is not known yet")
+    if instance.state.vm_state is VmState.RESCUED:
+        raise Refusal(RefusalCode.UNSUPPORTED, "the server is being rescued; unrescue it first")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

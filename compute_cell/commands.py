@@ -12,7 +12,10 @@ from cells.codec import pack_record, unpack_record
 from cells.decision import NOTHING, Decision
 from cells.errors import Refusal
 from cells.messages import (
+    AttachVolume,
     ConfirmResize,
+    DetachVolume,
+    DropHostSnapshot,
     EvacuateServer,
     InjectNetwork,
     JobEnded,
@@ -21,6 +24,7 @@ from cells.messages import (
     PauseServer,
     RebootServer,
     RebuildServer,
+    RenameServer,
     RescueServer,
     ResetNetwork,
     ResizeServer,
@@ -29,10 +33,12 @@ from cells.messages import (
     ServerUnknown,
     SetMetadata,
     SetPassword,
+    SetShares,
     SnapshotServer,
     StartServer,
     StopServer,
     SuspendServer,
+    TakeHostSnapshot,
     UnpauseServer,
     UnrescueServer,
 )
@@ -40,12 +46,12 @@ from cells.model import PowerState, VmState
 from cells.names import Instant
 from cells.ports import View
 from cells.record import Received
-from compute_cell import evacuation, guest, moves, remake, resize
+from compute_cell import evacuation, guest, host_snapshots, moves, remake, resize, shares, volumes
 from compute_cell.answers import NO_JOB, Here, fault, told
 from compute_cell.build import never_ran, undone_while_busy
 from compute_cell.command import Begun, Command, Done
 from compute_cell.rows import InstanceRow, Phase, QueuedCommand
-from compute_cell.tasks import PowerTask, RevertTask, SnapshotTask, UnrescueTask
+from compute_cell.tasks import DetachTask, PowerTask, RevertTask, SnapshotTask, UnrescueTask
 
 UNDO_RESIZE = "server.undo_resize"
 UNDO_RESCUE = "server.undo_rescue"
@@ -116,6 +122,13 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         idle = replace(idle, state=replace(idle.state, vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING))
     if end.error and not end.permanent and isinstance(record.body, LiveMigrateServer):
         # Where it is, watching finds out; until then it has room on both hosts.
+    if end.error and not end.permanent and isinstance(record.body, AttachVolume) and end.kind != volumes.UNDO_ATTACH:
+        # Half attached is not attached: what there may be of it goes before the command is over.
+        detach = DetachTask(pool=idle.pool, volume=record.body.volume)
+        job = here.job(volumes.UNDO_ATTACH, idle, detach, record.request)
+        return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"attaching given up: {end.error}",))
+    if end.kind == volumes.UNDO_ATTACH and not end.error:
+        end = replace(end, error="the host could not attach the volume in time; it is not attached")
         return _over(here, view, idle, end.error, now)
     if end.error:
         after, rows = command.failed(view, idle)
@@ -204,6 +217,12 @@ COMMANDS: dict[type, Command] = {
     SetPassword: Command(begin=guest.begin_password, done=guest.told),
     SetMetadata: Command(begin=guest.begin_metadata, done=guest.told),
     ResetNetwork: Command(begin=guest.begin_reset_network, done=guest.told),
+    RenameServer: Command(begin=guest.begin_rename, done=guest.told),
+    SetShares: Command(begin=shares.begin, done=shares.given),
+    AttachVolume: Command(begin=volumes.begin_attach, done=volumes.attached),
+    DetachVolume: Command(begin=volumes.begin_detach, done=volumes.detached),
+    TakeHostSnapshot: Command(begin=host_snapshots.begin_take, done=guest.told),
+    DropHostSnapshot: Command(begin=host_snapshots.begin_drop, done=guest.told),
     InjectNetwork: Command(begin=guest.begin_inject_network, done=guest.told),
     RebuildServer: Command(begin=remake.begin_rebuild, done=remake.rebuilt, tells=True),
     RescueServer: Command(begin=remake.begin_rescue, done=remake.rescued),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cells.codec import pack, unpack
 from cells.decision import NOTHING, Decision, Job
-from cells.messages import Answer, Ask, InjectNetwork, JobEnded, ResetNetwork, SetMetadata, SetPassword
+from cells.messages import Answer, Ask, InjectNetwork, JobEnded, RenameServer, ResetNetwork, SetMetadata, SetPassword
 from cells.names import Instant
 from cells.ports import View
 from cells.record import Received
@@ -33,6 +33,12 @@ def begin_metadata(here: Here, view: View, instance: InstanceRow, body: SetMetad
     after = replace(instance, spec=replace(instance.spec, metadata=body.metadata))
     task = GuestTask(pool=instance.pool, action="set_metadata", metadata=body.metadata)
     return _begin(here, after, task, request)
+
+
+def begin_rename(here: Here, view: View, instance: InstanceRow, body: RenameServer, request: str) -> Begun:
+    """The VM that a later resize or rebuild makes is to have it, too."""
+    after = replace(instance, spec=replace(instance.spec, name=body.name))
+    return _begin(here, after, GuestTask(pool=instance.pool, action="rename", name=body.name), request)
 
 
 def begin_reset_network(here: Here, view: View, instance: InstanceRow, body: ResetNetwork, request: str) -> Begun:
@@ -69,10 +75,20 @@ def asked(here: Here, view: View, received: Received, body: Ask, now: Instant) -
         kind=ASKED,
         server=instance.id,
         lane=_LANE + instance.host,  # beside the host's own work: who asks does not wait for a snapshot to go up
-        body=pack(AskTask(pool=instance.pool, question=body.question, kind=body.kind)),
+        body=pack(_ask_task(instance, body)),
         request=record.request,
     )
     return Decision(do=(job,), notes=(f"asked: {body.kind.value}",))
+
+
+def _ask_task(instance: InstanceRow, body: Ask) -> AskTask:
+    return AskTask(
+        pool=instance.pool,
+        question=body.question,
+        kind=body.kind,
+        about=body.about,
+        project=instance.spec.project,
+    )
 
 
 def answered(here: Here, view: View, server: bytes, end: JobEnded, now: Instant) -> Decision:

@@ -28,6 +28,8 @@ def tell(session: Session, job: Job, task: GuestTask, secrets: Secrets) -> None:
             driver.reset_network(session, job.server)
         case "inject_network":
             driver.put_network(session, job.server)
+        case "rename":
+            driver.rename(session, job.server, task.name)
         case other:
             raise Permanent(f"no such thing to tell a guest: {other!r}")
 
@@ -48,6 +50,11 @@ def find_out(session: Session, job: Job, task: AskTask) -> Said:
                 said = driver.console_url(session, job.server).encode()
             case Question.DIAGNOSTICS:
                 said = json.dumps(asdict(driver.diagnostics(session, job.server))).encode()
+            case Question.VOLUME:
+                volume = driver.find_volume(session, task.about, task.project)
+                said = json.dumps(volume and asdict(volume)).encode()
+            case Question.HOST_SNAPSHOTS:
+                said = json.dumps([asdict(each) for each in driver.host_snapshots(session, job.server)]).encode()
     except Temporary as failure:
         return Said(question=task.question, error=f"{failure}; ask again")
     except CelltreeError as failure:

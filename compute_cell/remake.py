@@ -15,7 +15,7 @@ from cells.names import Instant
 from cells.ports import View
 from compute_cell import hosts
 from compute_cell.answers import Here
-from compute_cell.command import Begun, Done
+from compute_cell.command import Begun, Done, refuse_unsettled
 from compute_cell.rows import HostRow, InstanceRow
 from compute_cell.tasks import RemakeTask, UnrescueTask
 from xenapi_host.facts import HostFacts
@@ -23,7 +23,7 @@ from xenapi_host.facts import HostFacts
 
 def begin_rebuild(here: Here, view: View, instance: InstanceRow, body: RebuildServer, request: str) -> Begun:
     """The claim stays as it is: the flavor is the same, and the old disks go as soon as the new ones are there."""
-    _no_other(instance)
+    refuse_unsettled(instance)
     task = _task(view, instance, replace(_rebuilt_spec(instance, body), sealed=body.sealed))
     return Begun(job=here.job("server.rebuild", instance, task, request), task_state="rebuilding", instance=instance)
 
@@ -51,7 +51,7 @@ def rebuilt(view: View, instance: InstanceRow, now: Instant) -> Done:
 
 
 def begin_rescue(here: Here, view: View, instance: InstanceRow, body: RescueServer, request: str) -> Begun:
-    _no_other(instance)
+    refuse_unsettled(instance)
     spec = replace(instance.spec, image=body.image, flavor=instance.state.flavor, sealed=body.sealed)
     task = _task(view, instance, spec)
     return Begun(job=here.job("server.rescue", instance, task, request), task_state="rescuing", instance=instance)
@@ -72,15 +72,6 @@ def begin_unrescue(here: Here, view: View, instance: InstanceRow, body: Unrescue
 def unrescued(view: View, instance: InstanceRow, now: Instant) -> Done:
     state = replace(instance.state, vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING, fault=None)
     return replace(instance, state=state), ()
-
-
-def _no_other(instance: InstanceRow) -> None:
-    if instance.before is not None:
-        raise Refusal(RefusalCode.UNSUPPORTED, "a resize is not confirmed or reverted yet")
-    if instance.moving is not None:
-        raise Refusal(RefusalCode.UNSUPPORTED, "where an earlier move has left the server is not known yet")
-    if instance.state.vm_state is VmState.RESCUED:
-        raise Refusal(RefusalCode.UNSUPPORTED, "the server is being rescued; unrescue it first")
 
 
 def _task(view: View, instance: InstanceRow, spec: BuildSpec) -> RemakeTask:

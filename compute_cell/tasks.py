@@ -108,22 +108,65 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestTask:
-    """Tell a server's guest something: set_password, set_metadata, reset_network or inject_network."""
+    """Tell a server's guest something: set_password, set_metadata, reset_network, inject_network; its host: rename."""
 
     pool: str
     action: str
     sealed: bytes = b""
+    name: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachTask:
+    """Attach a volume of this project as this disk; `host` (a uuid) is where the server is or starts. `shares`: of the
+    storage's time (guests.disk_shares)."""
+
+    pool: str
+    volume: str
+    project: str
+    device: int
+    host: str
+    shares: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachTask:
+    """Take a volume from the server."""
+
+    pool: str
+    volume: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharesTask:
+    """Give the server these shares of its host's processors (VM.VCPUs_params) and storage (VBD's parameters)."""
+
+    pool: str
+    vcpus: dict[str, str]
+    disks: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSnapshotTask:
+    """Take (`name` and the command's number) or drop (`snapshot`, a uuid) a snapshot that the host keeps."""
+
+    pool: str
+    number: int = 0
+    name: str = ""
+    snapshot: str = ""
+
+
 class AskTask:
-    """Find out what the owner asked, at once or not at all."""
+    """Find out what the owner asked, at once or not at all. `about`, `project`: of a volume."""
 
     pool: str
     question: bytes
     kind: Question
 
+    about: str = ""
+    project: str = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:

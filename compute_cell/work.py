@@ -16,16 +16,19 @@ from cells.errors import Permanent, Refusal
 from cells.identity import Identity
 from cells.model import Secrets
 from cells.ports import Journal
-from compute_cell import guest, guest_work
+from compute_cell import guest, guest_work, host_snapshots, shares, volumes
 from compute_cell.pools import Pools
 from compute_cell.tasks import (
     AskTask,
+    AttachTask,
     ClearCacheTask,
     ConfirmTask,
     DestroyTask,
+    DetachTask,
     EvacuateTask,
     GuestTask,
     Measured,
+    HostSnapshotTask,
     MeasuredHost,
     MeasureTask,
     MoveTask,
@@ -39,6 +42,7 @@ from compute_cell.tasks import (
     SeenForeign,
     SeenServer,
     SnapshotTask,
+    SharesTask,
     StartTask,
     UnrescueTask,
     Watched,
@@ -111,6 +115,12 @@ class Work:
             guest.ASKED: (AskTask, self._ask),
             "server.rebuild": (RemakeTask, self._rebuild),
             "server.rescue": (RemakeTask, self._rescue),
+            volumes.ATTACH: (AttachTask, self._attach),
+            volumes.DETACH: (DetachTask, self._detach),
+            volumes.UNDO_ATTACH: (DetachTask, self._detach),
+            shares.SET: (SharesTask, self._share),
+            host_snapshots.TAKE: (HostSnapshotTask, self._take_host_snapshot),
+            host_snapshots.DROP: (HostSnapshotTask, self._drop_host_snapshot),
             "server.unrescue": (UnrescueTask, self._unrescue),
             "server.undo_rescue": (UnrescueTask, self._unrescue),
             "server.resize": (ResizeTask, self._resize),
@@ -155,6 +165,23 @@ class Work:
     def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
         driver.destroy(self._session(task.pool, journal), job.server)
         if task.also:
+    def _attach(self, job: Job, task: AttachTask, journal: Journal) -> None:
+        session = self._session(task.pool, journal)
+        where = driver.Place(device=task.device, host=task.host, shares=task.shares)
+        driver.attach_volume(session, job.server, task.volume, task.project, where)
+
+    def _detach(self, job: Job, task: DetachTask, journal: Journal) -> None:
+        driver.detach_volume(self._session(task.pool, journal), job.server, task.volume)
+
+    def _share(self, job: Job, task: SharesTask, journal: Journal) -> None:
+        driver.set_shares(self._session(task.pool, journal), job.server, task.vcpus, task.disks)
+
+    def _take_host_snapshot(self, job: Job, task: HostSnapshotTask, journal: Journal) -> None:
+        driver.take_host_snapshot(self._session(task.pool, journal), job.server, task.number, task.name)
+
+    def _drop_host_snapshot(self, job: Job, task: HostSnapshotTask, journal: Journal) -> None:
+        driver.drop_host_snapshot(self._session(task.pool, journal), job.server, task.snapshot)
+
             driver.destroy(self._session(task.also, journal), job.server)
 
     def _power(self, job: Job, task: PowerTask, journal: Journal) -> None:

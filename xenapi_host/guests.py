@@ -22,6 +22,15 @@ _KEY_OUTSIDE = re.compile(r"[^A-Za-z0-9@_-]")
 _MASK = re.compile(r"[0-9]+(?:,[0-9]+)*")
 _WINDOWS_NAME_LENGTH = 15  # NetBIOS
 _MOST_WEIGHT = 65535
+SHARES = (
+    "quota:vcpu_weight",
+    "quota:vcpu_cap",
+    "quota:vcpu_mask",
+    "quota:disk_io_class",
+    "quota:disk_io_priority",
+)
+_IO_CLASSES = ("real-time", "best-effort", "idle")
+_LOWEST_IO_PRIORITY = 7
 
 
 def os_type(image: ImageRef) -> str:
@@ -103,6 +112,22 @@ def vcpu_params(flavor: Flavor) -> dict[str, str]:
             raise Permanent(f"flavor {flavor.name}: quota:vcpu_mask must list processors, such as 0,1,4")
         params["mask"] = specs["quota:vcpu_mask"]
     return params
+
+
+def disk_shares(flavor: Flavor) -> dict[str, str]:
+    """VBD.qos_algorithm_params of the server's disks: how its share of the storage's time is decided, as Linux's ionice
+    knows it; 0 is the highest priority. Empty: as everybody's."""
+    specs = flavor.extra_specs
+    if "quota:disk_io_class" not in specs and "quota:disk_io_priority" not in specs:
+        return {}
+    io_class, priority = specs.get("quota:disk_io_class", "best-effort"), specs.get("quota:disk_io_priority", "4")
+    if io_class not in _IO_CLASSES:
+        raise Permanent(f"flavor {flavor.name}: quota:disk_io_class must be one of {', '.join(_IO_CLASSES)}")
+    if not (priority.isdigit() and int(priority) <= _LOWEST_IO_PRIORITY):
+        raise Permanent(
+            f"flavor {flavor.name}: quota:disk_io_priority must be a number from 0 to {_LOWEST_IO_PRIORITY}"
+        )
+    return {"sched": "idle"} if io_class == "idle" else {"sched": io_class, "class": priority}
 
 
 def host_name(name: str, kind: str) -> str:

@@ -51,7 +51,8 @@ class DiskPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPlan:
     """All that is made for one VM of a server. `serial`: 0 for the build, the command's number for what makes a VM
-    anew. `root_bytes`: the size of the root disk; 0 leaves the image's. `suffix`: what its name ends in."""
+    anew. `root_bytes`: the size of the root disk; 0 leaves the image's. `disk_shares`: of the storage's time
+    (guests.disk_shares). `suffix`: what its name ends in."""
 
     server: bytes
     attempt: int
@@ -65,6 +66,7 @@ class BuildPlan:
     vifs: tuple[VifPlan, ...]
     disks: tuple[DiskPlan, ...] = ()
     auto_disk_config: bool = False
+    disk_shares: Mapping[str, str] = field(default_factory=dict)
     suffix: str = ""
 
     @property
@@ -99,6 +101,7 @@ def plan_build(
         vifs=(VifPlan(device=0, network=host.network, mac=tags.mac(server, 0)),),
         disks=disks,
         auto_disk_config=spec.auto_disk_config,
+        disk_shares=guests.disk_shares(spec.flavor),
     )
 
 

@@ -19,6 +19,8 @@ DISKS = "celltree_disks"  # VM: the names of its disks besides the root, with bl
 SOURCE = "celltree_source"  # VM made by a resize: the uuid of the disk that its root disk is made from
 ORIGINAL = "celltree_original"  # VM kept while a resize waits: its power state when the resize began
 CLAIM = "celltree_disk"  # VDI: whose disk it is
+PROJECT = "celltree_project"  # VDI: the project that may attach it as a volume; an administrator writes it
+VOLUME = "celltree_volume"  # VBD: the uuid of the volume that a tenant has attached by it
 IMAGE_ID = "image-id"  # VDI: the image that it holds, or was cloned from
 
 UNUSED = "celltree_unused"  # VDI of a cached image: since when no server uses it, in Unix seconds

@@ -23,6 +23,7 @@ from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.diagnostics import Diagnostics, diagnostics
 from xenapi_host.driver.evacuate import evacuate
 from xenapi_host.driver.measure import VmState, find, measure, power_states
+from xenapi_host.driver.host_snapshots import HostSnapshot, drop_host_snapshot, host_snapshots, take_host_snapshot
 from xenapi_host.driver.migrate import migrate, migrate_to_pool
 from xenapi_host.driver.plugins import plugins_wrong
 from xenapi_host.driver.power import pause, reboot, resume, start, stop, suspend, unpause
@@ -30,7 +31,10 @@ from xenapi_host.driver.rebuild import rebuild
 from xenapi_host.driver.rescue import rescue, unrescue
 from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_resize
 from xenapi_host.driver.snapshot import Uploaded, snapshot
+from xenapi_host.driver.shares import set_shares
 from xenapi_host.driver.watch import Foreign, Looked, look
+from xenapi_host.driver.vms import rename
+from xenapi_host.driver.volumes import Place, VolumeFacts, attach_volume, detach_volume, find_volume
 from xenapi_host.driver.xenstore import put_metadata, put_network, read_live, write_live
 
 __all__ = [
@@ -38,25 +42,33 @@ __all__ = [
     "Foreign",
     "Looked",
     "Prepared",
+    "HostSnapshot",
     "Resized",
+    "Place",
     "RunningFacts",
     "Uploaded",
     "VmState",
     "Wishes",
     "activate_system",
+    "VolumeFacts",
     "agent_version",
     "clear_cache",
     "confirm_resize",
+    "attach_volume",
     "console_log",
     "console_url",
     "destroy",
     "diagnostics",
     "evacuate",
     "find",
+    "detach_volume",
     "first_boot",
+    "drop_host_snapshot",
     "inject_file",
     "look",
+    "find_volume",
     "measure",
+    "host_snapshots",
     "migrate",
     "migrate_to_pool",
     "pause",
@@ -71,16 +83,19 @@ __all__ = [
     "rescue",
     "reset_network",
     "resize",
+    "rename",
     "resume",
     "revert_resize",
     "set_password",
     "snapshot",
     "start",
     "start_build",
+    "set_shares",
     "stop",
     "suspend",
     "unpause",
     "unrescue",
     "update_agent",
+    "take_host_snapshot",
     "write_live",
 ]

@@ -99,7 +99,7 @@ def _give_root(session: Session, plan: BuildPlan, vm: str, disk: str, size: int,
     """Grow a claimed disk of `size` bytes to the plan's, attach it, name it."""
     root_disk.grow(session, plan, disk, size, journal)
     journal.check()
-    disks.attach_root(session, vm, disk)
+    disks.attach_root(session, vm, disk, plan.disk_shares)
     disks.rename(session, disk, plan.server)
 
 

@@ -29,7 +29,7 @@ def give(session: Session, plan: BuildPlan, vm: str, journal: Journal, ready: Ma
         if wanted.device not in have:
             journal.check()
             ref = (ready or {}).get(wanted.name) or _made(session, plan, wanted, journal)
-            disks.attach(session, vm, ref, str(wanted.device))
+            disks.attach(session, vm, ref, str(wanted.device), shares=plan.disk_shares)
 
 
 def _made(session: Session, plan: BuildPlan, wanted: DiskPlan, journal: Journal) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cells.model import PowerState
 from xenapi_host import tags
-from xenapi_host.driver import disks, vms
+from xenapi_host.driver import disks, host_snapshots, vms
 from xenapi_host.driver.errors import telling
 from xenapi_host.driver.power import power_off
 from xenapi_host.driver.vms import Vm
@@ -57,6 +57,7 @@ def _remove(session: Session, server: bytes, vm: Vm) -> None:
     now = vms.read(session, vm.ref)
     if now is None:
         return
+    host_snapshots.drop_all(session, server, now)
     root = disks.root(session, now)
     if root is not None and tags.claimed_by(root.claim, server):
         disks.destroy(session, root)

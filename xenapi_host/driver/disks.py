@@ -16,6 +16,7 @@ from xenapi_host.session import NULL, Session, XenFailure
 
 _ROOT_DEVICE = "0"
 _CLONE_TRIES = 5
+SHARES = "ionice"  # the one algorithm that XenServer knows (XAPI ocaml/xapi/xapi_xenops.ml)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,15 +173,24 @@ def grow(session: Session, disk: str, size: int, wanted: int) -> None:
         session.call("VDI.resize", disk, str(wanted))
 
 
-def attach_root(session: Session, vm: str, disk: str) -> None:
+def attach_root(session: Session, vm: str, disk: str, shares: Mapping[str, str] | None = None) -> None:
     """Attach a disk as the one a VM starts from."""
-    attach(session, vm, disk, _ROOT_DEVICE, bootable=True)
+    attach(session, vm, disk, _ROOT_DEVICE, bootable=True, shares=shares)
 
 
 def attach(
-    session: Session, vm: str, disk: str, device: str, *, bootable: bool = False, unpluggable: bool = False
+    session: Session,
+    vm: str,
+    disk: str,
+    device: str,
+    *,
+    bootable: bool = False,
+    unpluggable: bool = False,
+    volume: str = "",
+    shares: Mapping[str, str] | None = None,
 ) -> str:
-    """Attach a disk to a VM for writing, from its next start on; the attachment's reference."""
+    """Attach a disk to a VM for writing, from its next start on; the attachment's reference. `volume`: its uuid, where
+    it is one. `shares`: of the storage's time (guests.disk_shares)."""
     return str(
         session.call(
             "VBD.create",
@@ -193,9 +203,9 @@ def attach(
                 "type": "Disk",
                 "unpluggable": unpluggable,
                 "empty": False,
-                "other_config": {},
-                "qos_algorithm_type": "",
-                "qos_algorithm_params": {},
+                "other_config": {tags.VOLUME: volume} if volume else {},
+                "qos_algorithm_type": SHARES if shares else "",
+                "qos_algorithm_params": dict(shares or {}),
             },
         )
     )

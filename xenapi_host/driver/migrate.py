@@ -9,7 +9,8 @@ from cells.errors import Permanent, Temporary
 from cells.model import PowerState
 from cells.ports import Journal
 from xenapi_host import tags
-from xenapi_host.driver import disks, vms
+from xenapi_host.driver import disks, vms, volumes
+from xenapi_host.driver.backup import drop_base
 from xenapi_host.driver.build import RunningFacts, running_facts
 from xenapi_host.driver.data_disks import device_of
 from xenapi_host.driver.errors import telling
@@ -46,7 +47,8 @@ def migrate(session: Session, server: bytes, to: HostFacts, journal: Journal) ->
 
 def _move(session: Session, vm: Vm, host: str, to: HostFacts, journal: Journal) -> None:
     storages = {ref: str(session.call("VDI.get_SR", ref)) for ref in disks.attached(session, vm.ref).values()}
-    apart = {sr for sr in set(storages.values()) if not _reaches(session, host, sr)}
+    volumes.refuse_unless_carried(session, vm, to.uuid)
+    apart = {sr for sr in set(storages.values()) if not volumes.reaches(session, host, sr)}
     if not apart:
         run_noted(session, journal, _MOVE, "Async.VM.pool_migrate", vm.ref, host, _LIVE, limit=MOVE_SECONDS)
         return
@@ -94,9 +96,9 @@ def _send(session: Session, target: Session, vm: Vm, to: HostFacts, journal: Jou
         raise Permanent("the new host has no storage for the server's disks")
     storage, network = target.handle("SR", to.storage), target.handle("network", to.network)
     found = disks.attached(session, vm.ref).values()
-    for ref in found:
-        if not session.call("VDI.get_other_config", ref).get(tags.CLAIM):
-            raise Permanent("the server has a volume, which cannot go to another pool; detach it first")
+    if any(_is_foreign(session, ref) for ref in found):
+        raise Permanent("the server has a volume, which cannot go to another pool; detach it first")
+    drop_base(session, vm)
     disk_map = dict.fromkeys(found, storage)
     interfaces = dict.fromkeys(vm.record["VIFs"], network)
     receiver = target.call("host.migrate_receive", target.handle("host", to.uuid), network, {})
@@ -124,13 +126,9 @@ def _refuse_unless_running(vm: Vm) -> None:
         )
 
 
-def _reaches(session: Session, host: str, storage: str) -> bool:
-    """Whether a host has an SR plugged in."""
-    for ref in session.call("SR.get_PBDs", storage):
-        pbd = vms.record_of(session, "PBD", ref)
-        if pbd is not None and pbd["host"] == host and pbd["currently_attached"]:
-            return True
-    return False
+def _is_foreign(session: Session, disk: str) -> bool:
+    """Whether a disk (a reference) has no claim of ours: an administrator's own."""
+    return not session.call("VDI.get_other_config", disk).get(tags.CLAIM)
 
 
 def _put_right(session: Session, vm: Vm, to: HostFacts) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from cells.errors import Permanent, Refusal, Temporary
 from cells.model import PowerState
 from cells.ports import Journal
-from xenapi_host.driver import root_disk, vms
+from xenapi_host.driver import root_disk, vms, volumes
 from xenapi_host.driver.build import make, running_facts, started_on
 from xenapi_host.driver.destroy import remove_vm
 from xenapi_host.driver.errors import telling, told, told_to_stop
@@ -46,6 +46,7 @@ def rebuild(
         raise
     journal.check()
     for vm in old:
+        volumes.carry(session, vm, made, plan.disk_shares)
         remove_vm(session, plan.server, vm)
     new = vms.read(session, made)
     if new is None:

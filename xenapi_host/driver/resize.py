@@ -12,7 +12,7 @@ from cells.errors import Permanent, Refusal, Temporary
 from cells.model import PowerState
 from cells.ports import Journal
 from xenapi_host import tags
-from xenapi_host.driver import data_disks, disks, root_disk, vms
+from xenapi_host.driver import data_disks, disks, root_disk, vms, volumes
 from xenapi_host.driver.build import add_interfaces, running_facts, started_on
 from xenapi_host.driver.destroy import remove_vm
 from xenapi_host.driver.disks import Disk
@@ -51,6 +51,7 @@ def resize(session: Session, plan: BuildPlan, journal: Journal, *, clean_seconds
     root_disk.refuse_shrink(plan, source)
     data = data_disks.of_vm(session, original)
     _refuse_smaller_ephemerals(plan, data)
+    volumes.refuse_unless_carried(session, original, plan.host)
     try:
         return _resize(session, plan, original, source, data, journal, clean_seconds)
     except XenFailure as failure:
@@ -114,9 +115,10 @@ def _resize(
             disk = _copied(session, plan, source, "root", journal)
             root_disk.grow(session, plan, disk.ref, disk.size, journal)
         journal.check()
-        disks.attach_root(session, new.ref, disk.ref)
+        disks.attach_root(session, new.ref, disk.ref, plan.disk_shares)
     data_disks.give(session, plan, new.ref, journal, _taken_along(session, plan, new, data, journal))
     add_interfaces(session, plan, new)
+    volumes.carry(session, original, new.ref, plan.disk_shares)
     if was is not PowerState.HALTED:
         new = started_on(session, new, plan.host)
     facts = running_facts(new)

@@ -8,6 +8,7 @@ from cells.errors import Permanent
 from cells.model import PowerState
 from cells.names import id_text
 from xenapi_host import tags
+from xenapi_host.driver.errors import telling
 from xenapi_host.session import Session, XenFailure
 
 
@@ -97,6 +98,15 @@ def originals(session: Session, server: bytes) -> list[Vm]:
 def rescuers(session: Session, server: bytes) -> list[Vm]:
     """The VM that a rescue has started beside the server's own."""
     return _named(session, tags.vm_name(server) + tags.RESCUE_SUFFIX, server)
+
+
+@telling("rename the server")
+def rename(session: Session, server: bytes, name: str) -> None:
+    """Show the host's administrators the name that the tenant gives the server. The name label is ours, not his: by it
+    the VM is found."""
+    for vm in every(session, server):
+        if vm.record["name_description"] != name:
+            session.call("VM.set_name_description", vm.ref, name)
 
 
 def every(session: Session, server: bytes) -> list[Vm]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 from xml.etree import ElementTree
 
@@ -50,11 +51,15 @@ def _copy_fields(vm: Row) -> dict[str, Any]:
     return {field: value for field, value in vm.items() if field not in _OWN}
 
 
-def _copy_disks(call: Call, source: Row, target: Row, *, snapshot: bool, sr: Row | None = None) -> None:
-    """Branches of the source's disks on the target's VBDs; full copies where an SR is given."""
+def _copy_disks(
+    call: Call, source: Row, target: Row, *, snapshot: bool, sr: Row | None = None, but: Collection[str] = ()
+) -> None:
+    """Branches of the source's disks, but these, on the target's VBDs; full copies where an SR is given."""
     db, engine = call.db, call.engine
     for ref in reversed(source["VBDs"]):
         vbd = db.rows[ref]
+        if vbd["VDI"] in but:
+            continue
         fields = {k: v for k, v in vbd.items() if k not in ("metrics", "current_operations")}
         vdi = db.find("VDI", vbd["VDI"])
         if vdi is not None and vbd["type"] != "CD":
@@ -81,7 +86,7 @@ def _copy_guest_metrics(engine: Engine, vm: Row) -> str:
     return engine.db.create("VM_guest_metrics", fields).ref
 
 
-def _snapshot(call: Call, vm: Row, name: str) -> Row:
+def _snapshot(call: Call, vm: Row, name: str, but: Collection[str] = ()) -> Row:
     engine = call.engine
     fields = _copy_fields(vm) | {
         "name_label": name,
@@ -104,7 +109,7 @@ def _snapshot(call: Call, vm: Row, name: str) -> Row:
         known = {field: value for field, value in measured.items() if field != "uuid"}
         engine.db.update(engine.db.get("VM_metrics", taken["metrics"]), known)
     engine.db.set(vm, "parent", taken.ref)
-    _copy_disks(call, vm, taken, snapshot=True)
+    _copy_disks(call, vm, taken, snapshot=True, but=but)
     _copy_cards(call, vm, taken, same_mac=True)
     return taken
 
@@ -114,7 +119,7 @@ def snapshot(call: Call, ref: str, name: str, ignore_vdis: list[str] | None = No
     vm = call.row("VM", ref)
     refuse(vm, "snapshot")
     with operation(call, vm, "snapshot"):
-        return _snapshot(call, vm, name).ref
+        return _snapshot(call, vm, name, ignore_vdis or ()).ref
 
 
 @method("VM.checkpoint")
