@@ -263,10 +263,6 @@ class SetMetadata:
     metadata: dict[str, str]
 
 
-@record("server.reset_network", direction=Direction.DOWN, acknowledged=True, of_server=True)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResetNetwork:
-    """Let the guest's agent configure its network as xenstore says."""
 @record("server.rename", direction=Direction.DOWN, acknowledged=True, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenameServer:
@@ -318,6 +314,10 @@ class DropHostSnapshot:
     snapshot: str
 
 
+@record("server.reset_network", direction=Direction.DOWN, acknowledged=True, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetNetwork:
+    """Let the guest's agent configure its network as xenstore says."""
 
 
 @record("server.inject_network", direction=Direction.DOWN, acknowledged=True, of_server=True)
@@ -333,23 +333,23 @@ class Question(StrEnum):
     CONSOLE_LOG = "console_log"
     DIAGNOSTICS = "diagnostics"
     CONSOLE_URL = "console_url"
+    VOLUME = "volume"
+    HOST_SNAPSHOTS = "host_snapshots"
 
 
 @record("server.ask", direction=Direction.DOWN, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
-    VOLUME = "volume"
-    HOST_SNAPSHOTS = "host_snapshots"
 class Ask:
     """A question that somebody waits for: neither it nor its answer is sent again, loss is a time-out there. `about`:
     the uuid of the volume."""
 
     question: bytes
     kind: Question
+    about: str = ""
 
 
 # --- replies and reports, leaf to owner ---
 
-    about: str = ""
 
 @record("server.answer", direction=Direction.UP, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)

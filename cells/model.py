@@ -104,6 +104,14 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A volume that a server has: the uuid of its VDI, and which of the server's disks it is (8: the ninth, xvdi)."""
+
+    id: str
+    device: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceState:
     """What is so of one server: the leaf alone writes it, and sends it whole each time (a level, not an event).
     `note`: what a tenant should know of what went well, such as why a disk's partitions were left as they are."""
@@ -119,6 +127,7 @@ class InstanceState:
     progress: int = 0
     fault: Fault | None = None
     note: str = ""
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -131,14 +140,6 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
-    """A volume that a server has: the uuid of its VDI, and which of the server's disks it is (8: the ninth, xvdi)."""
-
-    id: str
-    device: int
-
-
 class FreeShape:
     """`hosts` hosts that each have this much free, after reserve. `disk_gib` is the free disk of each host's own
     storage; where `group` names a shared storage group it is 0 and the group's free disk counts instead."""
@@ -155,7 +156,6 @@ class HostClass:
     """Hosts alike in all that placement asks of them."""
 
     hypervisor_version: str = ""
-    volumes: tuple[Volume, ...] = ()
     traits: tuple[str, ...] = ()
     zone: str = ""
     shapes: tuple[FreeShape, ...] = ()

@@ -120,8 +120,6 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
     if end.kind == UNDO_RESCUE and not end.error:
         end = replace(end, error="the host could not finish the rescue in time; the server runs as before")
         idle = replace(idle, state=replace(idle.state, vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING))
-    if end.error and not end.permanent and isinstance(record.body, LiveMigrateServer):
-        # Where it is, watching finds out; until then it has room on both hosts.
     if end.error and not end.permanent and isinstance(record.body, AttachVolume) and end.kind != volumes.UNDO_ATTACH:
         # Half attached is not attached: what there may be of it goes before the command is over.
         detach = DetachTask(pool=idle.pool, volume=record.body.volume)
@@ -129,6 +127,8 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"attaching given up: {end.error}",))
     if end.kind == volumes.UNDO_ATTACH and not end.error:
         end = replace(end, error="the host could not attach the volume in time; it is not attached")
+    if end.error and not end.permanent and isinstance(record.body, LiveMigrateServer):
+        # Where it is, watching finds out; until then it has room on both hosts.
         return _over(here, view, idle, end.error, now)
     if end.error:
         after, rows = command.failed(view, idle)
@@ -216,13 +216,13 @@ COMMANDS: dict[type, Command] = {
     SnapshotServer: Command(begin=_snapshot, done=_unchanged),
     SetPassword: Command(begin=guest.begin_password, done=guest.told),
     SetMetadata: Command(begin=guest.begin_metadata, done=guest.told),
-    ResetNetwork: Command(begin=guest.begin_reset_network, done=guest.told),
     RenameServer: Command(begin=guest.begin_rename, done=guest.told),
     SetShares: Command(begin=shares.begin, done=shares.given),
     AttachVolume: Command(begin=volumes.begin_attach, done=volumes.attached),
     DetachVolume: Command(begin=volumes.begin_detach, done=volumes.detached),
     TakeHostSnapshot: Command(begin=host_snapshots.begin_take, done=guest.told),
     DropHostSnapshot: Command(begin=host_snapshots.begin_drop, done=guest.told),
+    ResetNetwork: Command(begin=guest.begin_reset_network, done=guest.told),
     InjectNetwork: Command(begin=guest.begin_inject_network, done=guest.told),
     RebuildServer: Command(begin=remake.begin_rebuild, done=remake.rebuilt, tells=True),
     RescueServer: Command(begin=remake.begin_rescue, done=remake.rescued),

@@ -112,12 +112,11 @@ class GuestTask:
 
     pool: str
     action: str
-    sealed: bytes = b""
     name: str = ""
+    sealed: bytes = b""
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachTask:
     """Attach a volume of this project as this disk; `host` (a uuid) is where the server is or starts. `shares`: of the
@@ -158,15 +157,16 @@ class HostSnapshotTask:
     snapshot: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskTask:
     """Find out what the owner asked, at once or not at all. `about`, `project`: of a volume."""
 
     pool: str
     question: bytes
     kind: Question
-
     about: str = ""
     project: str = ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:

@@ -27,8 +27,8 @@ from compute_cell.tasks import (
     DetachTask,
     EvacuateTask,
     GuestTask,
-    Measured,
     HostSnapshotTask,
+    Measured,
     MeasuredHost,
     MeasureTask,
     MoveTask,
@@ -41,8 +41,8 @@ from compute_cell.tasks import (
     Said,
     SeenForeign,
     SeenServer,
-    SnapshotTask,
     SharesTask,
+    SnapshotTask,
     StartTask,
     UnrescueTask,
     Watched,
@@ -113,14 +113,14 @@ class Work:
             "server.snapshot": (SnapshotTask, self._snapshot),
             guest.TELL: (GuestTask, self._tell),
             guest.ASKED: (AskTask, self._ask),
-            "server.rebuild": (RemakeTask, self._rebuild),
-            "server.rescue": (RemakeTask, self._rescue),
             volumes.ATTACH: (AttachTask, self._attach),
             volumes.DETACH: (DetachTask, self._detach),
             volumes.UNDO_ATTACH: (DetachTask, self._detach),
             shares.SET: (SharesTask, self._share),
             host_snapshots.TAKE: (HostSnapshotTask, self._take_host_snapshot),
             host_snapshots.DROP: (HostSnapshotTask, self._drop_host_snapshot),
+            "server.rebuild": (RemakeTask, self._rebuild),
+            "server.rescue": (RemakeTask, self._rescue),
             "server.unrescue": (UnrescueTask, self._unrescue),
             "server.undo_rescue": (UnrescueTask, self._unrescue),
             "server.resize": (ResizeTask, self._resize),
@@ -162,9 +162,6 @@ class Work:
     def _ask(self, job: Job, task: AskTask, journal: Journal) -> Said:
         return guest_work.find_out(self._pools.session(task.pool), job, task)
 
-    def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
-        driver.destroy(self._session(task.pool, journal), job.server)
-        if task.also:
     def _attach(self, job: Job, task: AttachTask, journal: Journal) -> None:
         session = self._session(task.pool, journal)
         where = driver.Place(device=task.device, host=task.host, shares=task.shares)
@@ -182,6 +179,9 @@ class Work:
     def _drop_host_snapshot(self, job: Job, task: HostSnapshotTask, journal: Journal) -> None:
         driver.drop_host_snapshot(self._session(task.pool, journal), job.server, task.snapshot)
 
+    def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
+        driver.destroy(self._session(task.pool, journal), job.server)
+        if task.also:
             driver.destroy(self._session(task.also, journal), job.server)
 
     def _power(self, job: Job, task: PowerTask, journal: Journal) -> None:

@@ -22,53 +22,53 @@ from xenapi_host.driver.console import console_log, console_url
 from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.diagnostics import Diagnostics, diagnostics
 from xenapi_host.driver.evacuate import evacuate
-from xenapi_host.driver.measure import VmState, find, measure, power_states
 from xenapi_host.driver.host_snapshots import HostSnapshot, drop_host_snapshot, host_snapshots, take_host_snapshot
+from xenapi_host.driver.measure import VmState, find, measure, power_states
 from xenapi_host.driver.migrate import migrate, migrate_to_pool
 from xenapi_host.driver.plugins import plugins_wrong
 from xenapi_host.driver.power import pause, reboot, resume, start, stop, suspend, unpause
 from xenapi_host.driver.rebuild import rebuild
 from xenapi_host.driver.rescue import rescue, unrescue
 from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_resize
-from xenapi_host.driver.snapshot import Uploaded, snapshot
 from xenapi_host.driver.shares import set_shares
-from xenapi_host.driver.watch import Foreign, Looked, look
+from xenapi_host.driver.snapshot import Uploaded, snapshot
 from xenapi_host.driver.vms import rename
 from xenapi_host.driver.volumes import Place, VolumeFacts, attach_volume, detach_volume, find_volume
+from xenapi_host.driver.watch import Foreign, Looked, look
 from xenapi_host.driver.xenstore import put_metadata, put_network, read_live, write_live
 
 __all__ = [
     "Diagnostics",
     "Foreign",
-    "Looked",
-    "Prepared",
     "HostSnapshot",
-    "Resized",
+    "Looked",
     "Place",
+    "Prepared",
+    "Resized",
     "RunningFacts",
     "Uploaded",
     "VmState",
+    "VolumeFacts",
     "Wishes",
     "activate_system",
-    "VolumeFacts",
     "agent_version",
+    "attach_volume",
     "clear_cache",
     "confirm_resize",
-    "attach_volume",
     "console_log",
     "console_url",
     "destroy",
+    "detach_volume",
     "diagnostics",
+    "drop_host_snapshot",
     "evacuate",
     "find",
-    "detach_volume",
+    "find_volume",
     "first_boot",
-    "drop_host_snapshot",
+    "host_snapshots",
     "inject_file",
     "look",
-    "find_volume",
     "measure",
-    "host_snapshots",
     "migrate",
     "migrate_to_pool",
     "pause",
@@ -80,22 +80,22 @@ __all__ = [
     "read_live",
     "reboot",
     "rebuild",
+    "rename",
     "rescue",
     "reset_network",
     "resize",
-    "rename",
     "resume",
     "revert_resize",
     "set_password",
+    "set_shares",
     "snapshot",
     "start",
     "start_build",
-    "set_shares",
     "stop",
     "suspend",
+    "take_host_snapshot",
     "unpause",
     "unrescue",
     "update_agent",
-    "take_host_snapshot",
     "write_live",
 ]
