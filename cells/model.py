@@ -50,10 +50,19 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassicGuest:
+    """A guest of a classic Xen host, by the name of the leaf's source that reaches it, and its own there."""
+
+    source: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSpec:
     """All a leaf needs to make one server. `hints` are scheduler hints, already checked by the API cell; `sealed` is
     a secret box only the leaf can open (cells.identity): a packed Secrets value, empty when there is none.
-    `auto_disk_config`: the one partition and file system of the root disk follow the flavor's disk."""
+    `auto_disk_config`: the one partition and file system of the root disk follow the flavor's disk. `classic`: what
+    the root disk is copied from; `image` is then the kit that goes on top."""
 
     name: str
     project: str
@@ -68,6 +77,7 @@ class BuildSpec:
     config_drive: bool = False
     auto_disk_config: bool = False
     sealed: bytes = b""
+    classic: ClassicGuest | None = None
 
 
 class VmState(StrEnum):

@@ -138,7 +138,7 @@ def grant(here: Here, view: View, received: Received, body: Grant, now: Instant)
     granted = replace(instance, phase=Phase.GRANTED, number=max(instance.number, received.record.number))
     if instance.phase is Phase.PREPARING:
         return Decision(save=(granted,), notes=("granted while preparing",))
-    return _start(here, granted, now)
+    return _start(here, view, granted, now)
 
 
 def _is_open(instance: InstanceRow, owner: CellName, attempt: int) -> bool:
@@ -147,17 +147,24 @@ def _is_open(instance: InstanceRow, owner: CellName, attempt: int) -> bool:
     )
 
 
-def _start(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+def _start(here: Here, view: View, instance: InstanceRow, now: Instant) -> Decision:
     task = StartTask(
         pool=instance.pool,
         attempt=instance.attempt,
         host=instance.host,
         agent=guests.has_agent(instance.spec.image),
         sealed=instance.spec.sealed,
+        classic=_preparation(instance, view.get(HostRow, instance.host)) if instance.spec.classic else None,
     )
     job = here.job("build.start", instance, task)
     starting = replace(instance, job=job.id)
     return Decision(do=(job,), notes=("granted, starting",)) + here.changed(starting, now, task_state="spawning")
+
+
+def _preparation(instance: InstanceRow, host: HostRow | None) -> PrepareTask | None:
+    if host is None:
+        return None
+    return PrepareTask(pool=instance.pool, attempt=instance.attempt, spec=instance.spec, on=hosts.facts(host))
 
 
 def discard(here: Here, view: View, received: Received, body: Discard, now: Instant) -> Decision:
@@ -257,14 +264,14 @@ def forget(here: Here, view: View, received: Received, body: Forget, now: Instan
 
 def prepared(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
     idle = replace(instance, job=NO_JOB, state=told(instance.state, end))
-    if not guests.has_agent(instance.spec.image):
+    if not guests.has_agent(instance.spec.image) and instance.spec.classic is None:
         idle = without_secrets(idle)  # those for the image and the config drive have served
     if instance.phase is Phase.UNDOING:
         return _destroy(here, idle, now)
     if end.error:
         return _failed(here, idle, end.error, now)
     if instance.phase is Phase.GRANTED:
-        return _start(here, idle, now)
+        return _start(here, view, idle, now)
     ready = replace(idle, phase=Phase.PREPARED)
     return Decision(save=(ready,), notes=("prepared, waits for the grant",))
 

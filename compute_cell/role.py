@@ -73,6 +73,7 @@ from compute_cell.tasks import Measured, MeasureTask, Watched, WatchTask
 from compute_cell.watching import Watch
 from compute_cell.work import Counting, Work
 from routing.neighbourhood import Neighbourhood
+from xenapi_host.driver import ClassicSource
 from xenapi_host.session import Session
 
 _POOL_LANE = "pool "
@@ -88,7 +89,8 @@ class ComputeSettings:
     `images_kept`: how long a cached image stays that no server uses; 0 keeps all.
     `clean_seconds`: how long a guest is given to shut itself down. `watch_wait`: how long a pool is asked to wait for
     events, `watch_every` the time between looks where nothing waits (light hosts); 0 watches nothing.
-    `watch_all_every`: how often every server is compared with its VM. `when_host_dies`: leave, ask or evacuate."""
+    `watch_all_every`: how often every server is compared with its VM. `when_host_dies`: leave, ask or evacuate.
+    `classic_sources`: how guests of classic Xen hosts are reached."""
 
     mute_after: float = 60.0
     measure_every: float = 60.0
@@ -100,6 +102,7 @@ class ComputeSettings:
     when_host_dies: str = Policy.ASK
     images_kept: float = 7 * 86400.0
     counting: Counting = field(default_factory=Counting)
+    classic_sources: tuple[ClassicSource, ...] = ()
 
 
 _ENDS: dict[str, Callable[[Here, View, InstanceRow, JobEnded, Instant], Decision]] = {
@@ -137,7 +140,11 @@ class ComputeRole:
         self._settings = settings
         self._here = Here(name=identity.name, new_id=new_id)
         self._work = Work(
-            pools=self.pools, identity=identity, counting=settings.counting, clean_seconds=settings.clean_seconds
+            pools=self.pools,
+            identity=identity,
+            counting=settings.counting,
+            clean_seconds=settings.clean_seconds,
+            classic=settings.classic_sources,
         )
         self._next_digest: Instant = 0
         self._clearing = Clearing()

@@ -21,13 +21,14 @@ class PrepareTask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTask:
     """Start the prepared VM of a granted attempt on this host (a uuid). `agent`: the image has a guest agent, which is
-    then told what is in `sealed`."""
+    then told what is in `sealed`. `classic`: how it was prepared, where a classic guest has to be finished first."""
 
     pool: str
     attempt: int
     host: str
     agent: bool = False
     sealed: bytes = b""
+    classic: PrepareTask | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ Before each call that changes something on a host the lease is looked at, so tha
 call too many at most.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from cells import codec
 from cells.decision import Job
 from cells.errors import Permanent, Refusal
 from cells.identity import Identity
-from cells.model import Secrets
+from cells.model import ClassicGuest, Secrets
 from cells.ports import Journal
 from compute_cell import guest, guest_work, host_snapshots, shares, volumes
 from compute_cell.pools import Pools
@@ -50,8 +50,9 @@ from compute_cell.tasks import (
 )
 from xenapi_host import driver
 from xenapi_host.config_drive import Personal
+from xenapi_host.driver import ClassicSource
 from xenapi_host.facts import GIB, HostFacts, PoolFacts
-from xenapi_host.plan import plan_build, plan_rescue
+from xenapi_host.plan import BuildPlan, plan_build, plan_rescue
 from xenapi_host.session import Session
 
 
@@ -100,11 +101,20 @@ class _LeasedDoor:
 class Work:
     """The jobs of one cell."""
 
-    def __init__(self, *, pools: Pools, identity: Identity, counting: Counting, clean_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        pools: Pools,
+        identity: Identity,
+        counting: Counting,
+        clean_seconds: float,
+        classic: Sequence[ClassicSource] = (),
+    ) -> None:
         self._pools = pools
         self._identity = identity
         self._counting = counting
         self._clean_seconds = clean_seconds
+        self._classic = {source.name: source for source in classic}
         self._kinds: dict[str, tuple[type, Callable[[Job, Any, Journal], Any]]] = {
             "build.prepare": (PrepareTask, self._prepare),
             "build.start": (StartTask, self._start),
@@ -142,19 +152,36 @@ class Work:
         return act(job, codec.unpack(shape, job.body), journal)
 
     def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> Outcome:
+        plan, session = self._plan(job, task), self._session(task.pool, journal)
+        if guest := task.spec.classic:
+            source = self._source(guest)
+            return Outcome(note=driver.prepare_classic(session, plan, journal, source=source, guest=guest.name).note)
+        headers = self._headers(task.spec.sealed)
+        return Outcome(note=driver.prepare_build(session, plan, journal, headers=headers).note)
+
+    def _plan(self, job: Job, task: PrepareTask) -> BuildPlan:
         secrets = self._secrets(task.spec.sealed)
         personal = Personal(files=secrets.files, user_data=secrets.user_data, password=secrets.admin_password)
-        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
-        headers = self._headers(task.spec.sealed)
-        session = self._session(task.pool, journal)
-        return Outcome(note=driver.prepare_build(session, plan, journal, headers=headers).note)
+        return plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
+
+    def _source(self, guest: ClassicGuest) -> ClassicSource:
+        if guest.source not in self._classic:
+            raise Permanent(f"the leaf has no source {guest.source!r} of classic guests; add it to classic_sources")
+        return self._classic[guest.source]
 
     def _start(self, job: Job, task: StartTask, journal: Journal) -> Outcome:
         session = self._session(task.pool, journal)
-        driver.start_build(session, job.server, task.attempt, task.host)
-        if not task.agent:
-            return Outcome()
-        return Outcome(note=guest_work.first_boot(session, job, self._secrets(task.sealed), journal))
+        note = ""
+        if task.classic is not None and (guest := task.classic.spec.classic):
+            plan, source = self._plan(job, task.classic), self._source(guest)
+            headers = self._headers(task.sealed)
+            _, note = driver.finish_classic(session, plan, journal, source=source, guest=guest.name, headers=headers)
+        else:
+            driver.start_build(session, job.server, task.attempt, task.host)
+        if task.agent:
+            told = guest_work.first_boot(session, job, self._secrets(task.sealed), journal)
+            note = "; ".join(filter(None, (note, told)))
+        return Outcome(note=note)
 
     def _tell(self, job: Job, task: GuestTask, journal: Journal) -> None:
         guest_work.tell(self._session(task.pool, journal), job, task, self._secrets(task.sealed))
@@ -271,7 +298,9 @@ class Work:
     def _measure(self, job: Job, task: MeasureTask, journal: Journal) -> Measured:
         session = self._pools.session(task.pool)
         said = measured(task.pool, driver.measure(session), self._counting)
-        return replace(said, trouble=driver.plugins_wrong(session))
+        sources = tuple(f"classic:{name}" for name in self._classic)
+        able = tuple(replace(host, traits=tuple(sorted((*host.traits, *sources)))) for host in said.hosts)
+        return replace(said, hosts=able, trouble=driver.plugins_wrong(session))
 
     def _session(self, pool: str, journal: Journal) -> Session:
         return LeasedSession(self._pools.session(pool), journal.check)

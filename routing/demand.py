@@ -95,9 +95,10 @@ def demand_of(spec: BuildSpec) -> Demand:
     vm_mode = spec.image.properties.get("vm_mode", "").lower()
     if vm_mode and vm_mode not in VM_MODES:
         raise BadInput(f"image property vm_mode {vm_mode!r} is not known here: use 'xen' or 'hvm'")
+    classic = {f"classic:{spec.classic.source}"} if spec.classic else set()
     return Demand(
         room=room_of(spec.flavor),
-        required=required | image_required,
+        required=required | image_required | classic,
         forbidden=forbidden | image_forbidden,
         vm_mode=vm_mode,
         versions=_conditions(spec.image.properties.get("hypervisor_version_requires", "")),

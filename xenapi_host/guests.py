@@ -146,6 +146,11 @@ def has_agent(image: ImageRef) -> bool:
     return is_yes(image.properties.get("xenapi_use_agent", ""))
 
 
+def is_kit(image: ImageRef) -> bool:
+    """Whether the image is no disk but what a classic guest needs beside its own files: a tar.gz."""
+    return is_yes(image.properties.get("classic_kit", ""))
+
+
 def metadata_key(key: str) -> str:
     """A metadata item's name as xenstore can hold it."""
     return _KEY_OUTSIDE.sub("_", key)

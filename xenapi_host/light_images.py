@@ -6,6 +6,7 @@
 import json
 from typing import Any
 
+from xenapi_host.driver.classic import PLUGIN as CLASSIC_PLUGIN
 from xenapi_host.driver.dom0 import PLUGIN as DISK_PLUGIN
 from xenapi_host.driver.images import PLUGIN
 from xenapi_host.facts import GIB
@@ -61,6 +62,10 @@ def _give_disk_work(pool: LightPool) -> None:
     pool.twin(DISK_PLUGIN, "copy", lambda call, host, args: json.dumps({"copied": 0}))
     pool.twin(DISK_PLUGIN, "make", lambda call, host, args: json.dumps({"made": True}))
     pool.twin(DISK_PLUGIN, "write", lambda call, host, args: json.dumps({"written": 0}))
+    pool.twin(CLASSIC_PLUGIN, "format", lambda call, host, args: json.dumps({"made": True}))
+    pool.twin(CLASSIC_PLUGIN, "copy", lambda call, host, args: json.dumps({"bytes": 0}))
+    pool.twin(CLASSIC_PLUGIN, "extract", lambda call, host, args: json.dumps({"files": 0}))
+    pool.twin(CLASSIC_PLUGIN, "tell", lambda call, host, args: json.dumps({"told": ""}))
 
 
 def _storage(params: dict[str, Any]) -> str:

@@ -86,7 +86,7 @@ def plan_build(
 ) -> BuildPlan:
     """Plan one VM on one host. For a resize: the spec with its new flavor, and the command's number as `serial`.
     Raises Permanent when the image is of a kind that cannot be built from, or too large for the flavor."""
-    _refuse_image(spec)
+    _refuse_classic(spec) if spec.classic else _refuse_image(spec)
     disks = _disks(spec, server, personal or Personal())
     return BuildPlan(
         server=server,
@@ -145,8 +145,22 @@ def memory_needed_mib(flavor: Flavor) -> int:
     return flavor.ram_mib + math.ceil(0.00781 * flavor.ram_mib + 1.5 * flavor.vcpus + 3)
 
 
+def _refuse_classic(spec: BuildSpec) -> None:
+    if not guests.is_kit(spec.image):
+        raise Permanent(
+            f"image {spec.image.name or spec.image.id} is no kit for classic guests; choose one with the property "
+            "classic_kit, a tar.gz with kernel, ramdisk and agent"
+        )
+    if not spec.flavor.disk_gib:
+        raise Permanent(f"flavor {spec.flavor.name} has no disk; a classic guest needs one that its files fit on")
+
+
 def _refuse_image(spec: BuildSpec) -> None:
     image, flavor = spec.image, spec.flavor
+    if guests.is_kit(image):
+        raise Permanent(
+            f"image {image.name or image.id} is a kit for classic guests (classic_kit), not a disk; choose another"
+        )
     if image.disk_format == "iso":
         raise Permanent(
             f"image {image.name or image.id} is an ISO image; servers are built from disks: install it into a vhd or "

@@ -190,6 +190,7 @@ _MADE: Schema = exactly(
     {"adminPass": TEXT},
 )
 SERVER_CREATED: Gives = {202: {"oneOf": [exactly({"server": _MADE}), exactly({"reservation_id": TEXT})]}}
+CLASSIC_STARTED: Gives = {202: exactly({"server": exactly({"id": TEXT, "links": LINKS})})}
 ADDRESSES = ok(exactly({"addresses": {"type": "object"}}))
 ADDRESSES_OF_LABEL: Gives = {200: {"type": "object"}}
 METADATA = ok(exactly({"metadata": ITEMS}))

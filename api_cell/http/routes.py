@@ -9,6 +9,7 @@ from typing import Any
 from api_cell.http import (
     actions,
     answers,
+    classic,
     flavors,
     guests,
     images,
@@ -132,6 +133,13 @@ ROUTES: tuple[Route, ...] = (
     _route(f"GET {_SERVER}/diagnostics", guests.diagnostics, answers.DIAGNOSTICS, rule=_ADMIN),
     _route(f"GET {_SERVER}/os-instance-actions", actions.history, answers.HISTORY, query=queries.PAGE),
     _route(f"GET {_SERVER}/os-instance-actions/{{request}}", actions.history_of_request, answers.HISTORY_OF_REQUEST),
+    _route(
+        "POST /v2.1/os-classic-migrations",
+        classic.create,
+        answers.CLASSIC_STARTED,
+        rule=_ADMIN,
+        schema=schemas.CLASSIC_MIGRATION,
+    ),
     # flavors
     _route(f"GET {_FLAVORS}", flavors.names, answers.FLAVOR_NAMES, query=queries.FLAVORS),
     _route(f"POST {_FLAVORS}", flavors.create, answers.FLAVOR, rule=_ADMIN, schema=schemas.create_flavor),

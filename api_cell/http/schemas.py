@@ -293,6 +293,22 @@ def create_keypair(version: int) -> Schema:
     return wrapped("keypair", whole(fields, required=("name",)))
 
 
+CLASSIC_MIGRATION = wrapped(
+    "classic_migration",
+    whole(
+        {
+            "name": NAME,
+            "flavorRef": {"oneOf": [REFERENCE, {"type": "integer", "minimum": 0}]},
+            "imageRef": REFERENCE,
+            "source": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
+            "guest": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
+            "metadata": METADATA,
+            "key_name": NAME,
+        },
+        required=("name", "flavorRef", "imageRef", "source", "guest"),
+    ),
+)
+
 _LIMIT: Schema = {
     "oneOf": [{"type": "integer", "minimum": -1, "maximum": 2**31 - 1}, {"type": "string", "pattern": "^-?[0-9]{1,9}$"}]
 }

@@ -14,7 +14,7 @@ from api_cell.service.secrets import has_agent, kept
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import settle
 from cells.messages import SetMetadata, kind_of
-from cells.model import BuildSpec, Flavor, ImageRef, Secrets
+from cells.model import BuildSpec, ClassicGuest, Flavor, ImageRef, Secrets
 from cells.names import SECOND, Instant, id_text
 from cells.ports import After, Unit, View, Where
 from routing.demand import demand_of
@@ -23,7 +23,8 @@ from routing.demand import demand_of
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewServer:
     """What a tenant asks for, in well-formed values; whether they exist is not checked yet. `least` and `most`: how
-    many servers alike; fewer than `most` come where the quota ends."""
+    many servers alike; fewer than `most` come where the quota ends. `classic`: the guest whose disk it gets;
+    `image` is then the kit that goes on top."""
 
     name: str
     flavor: str
@@ -41,6 +42,7 @@ class NewServer:
     tags: tuple[str, ...] = ()
     least: int = 1
     most: int = 1
+    classic: ClassicGuest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
     the same key again gives the server it made the first time."""
     image = usable_image(api, caller, new.image, "server.imageRef")
     ref = api.images.ref(image.id)
+    _refuse_kit(ref, new.classic)
     spec, limits = api.read(lambda unit: _asked_for(api, unit, caller, new, image, ref))
     refuse_large(spec)
     given = Secrets(admin_password=new.password, files=new.files, user_data=new.user_data)
@@ -107,6 +110,20 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
     rows = api.change(act, landed)
     api.poke()
     return rows
+
+
+def _is_kit(image: ImageRef) -> bool:
+    return image.properties.get("classic_kit", "").lower() in ("true", "1", "yes", "on")
+
+
+def _refuse_kit(image: ImageRef, classic: ClassicGuest | None) -> None:
+    if classic is not None and not _is_kit(image):
+        raise Invalid(
+            f"imageRef: image {image.id} is no kit for classic guests; upload a tar.gz with kernel, ramdisk and agent "
+            "and give it the property classic_kit=true"
+        )
+    if classic is None and _is_kit(image):
+        raise Invalid(f"server.imageRef: image {image.id} is a kit for classic guests, not a disk; choose another")
 
 
 def usable_image(api: Api, caller: Caller, image_id: str, field: str) -> Image:
@@ -146,6 +163,7 @@ def _asked_for(
         public_key=_public_key(unit, caller.user, new.key_name),
         config_drive=new.config_drive or _needs_config_drive(new, ref),
         auto_disk_config=asks_auto_disk_config(new.auto_disk_config, ref),
+        classic=new.classic,
     )
     return spec, quota.quota_of(unit, caller.project, api.settings.quota)
 

@@ -18,6 +18,7 @@ from xenapi_host.driver.agent import (
 )
 from xenapi_host.driver.build import Prepared, RunningFacts, prepare_build, start_build
 from xenapi_host.driver.cache import clear_cache
+from xenapi_host.driver.classic import ClassicSource, finish_classic, prepare_classic
 from xenapi_host.driver.console import console_log, console_url
 from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.diagnostics import Diagnostics, diagnostics
@@ -38,6 +39,7 @@ from xenapi_host.driver.watch import Foreign, Looked, look
 from xenapi_host.driver.xenstore import put_metadata, put_network, read_live, write_live
 
 __all__ = [
+    "ClassicSource",
     "Diagnostics",
     "Foreign",
     "HostSnapshot",
@@ -64,6 +66,7 @@ __all__ = [
     "evacuate",
     "find",
     "find_volume",
+    "finish_classic",
     "first_boot",
     "host_snapshots",
     "inject_file",
@@ -75,6 +78,7 @@ __all__ = [
     "plugins_wrong",
     "power_states",
     "prepare_build",
+    "prepare_classic",
     "put_metadata",
     "put_network",
     "read_live",

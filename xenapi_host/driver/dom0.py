@@ -25,8 +25,9 @@ def work(
     function: str,
     on: dict[str, str],
     params: dict[str, Any] | None = None,
+    plugin: str = PLUGIN,
 ) -> dict[str, Any]:
-    """What a function of the disk plugin answers, called on a host (a reference) for these disks: {parameter's name:
+    """What a function of a plugin answers, called on a host (a reference) for these disks: {parameter's name:
     disk's reference}. `step` names it in the journal; done once, it is not done again."""
     done = earlier(session, journal, step, limit=WORK_SECONDS)
     if done is None:
@@ -34,7 +35,7 @@ def work(
         plugged = {name: _plugged(session, host, ref) for name, ref in on.items()}
         try:
             done = call_plugin_noted(
-                session, journal, step, host, PLUGIN, function, {**(params or {}), **plugged}, limit=WORK_SECONDS
+                session, journal, step, host, plugin, function, {**(params or {}), **plugged}, limit=WORK_SECONDS
             )
         except (PluginFailed, Permanent):
             for ref in on.values():

@@ -13,6 +13,7 @@ SCRIPTS = tuple(sorted(FOLDER.glob("celltree_*.py")))
 
 PLUGINS = (
     "celltree_agent.py",
+    "celltree_classic.py",
     "celltree_console.py",
     "celltree_disk.py",
     "celltree_image.py",

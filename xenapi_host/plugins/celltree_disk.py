@@ -17,11 +17,8 @@ The tools of e2fsprogs work on the disk itself, told where the file system begin
 
 import base64
 import binascii
-import errno
 import os
-import stat
 import struct
-import subprocess
 import sys
 import tempfile
 import zlib
@@ -29,11 +26,13 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optiona
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, text
+    from xenapi_host.plugins.celltree_device import device_path, exactly, need, read_at, run, size_of, written
+    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, dispatch, number, text
 else:
     # Every entry of the plugin folder is a plugin to XAPI; a __pycache__ must not appear there.
     sys.dont_write_bytecode = True
-    from celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, text
+    from celltree_device import device_path, exactly, need, read_at, run, size_of, written
+    from celltree_plugin import Params, PermanentError, dispatch, number, text
 
 VERSION = "1.1"
 SECTOR = 512
@@ -43,10 +42,7 @@ _PROTECTIVE = 0xEE  # the one entry that covers a GPT
 _BEYOND_CYLINDERS = b"\xfe\xff\xff"
 _LAST_SECTOR = 0xFFFFFFFF
 _PIECE = 4 * 1024 * 1024
-_LONGEST_SECONDS = 6 * 3600
 _MOST_WRITTEN = 16 * 1024 * 1024
-_ROOT = os.environ.get("CELLTREE_DOM0_ROOT", "/")
-"""Set only by the simulator, whose dom0 is a folder."""
 
 
 class LeftAlone(Exception):
@@ -65,8 +61,8 @@ def version(params: Params) -> Dict[str, Any]:
 
 
 def grow(params: Params) -> Dict[str, Any]:
-    path = _device(params, "disk")
-    size = _size_of(path)
+    path = device_path(params, "disk")
+    size = size_of(path)
     try:
         layout = _layout(path)
         _check(path, layout)
@@ -78,7 +74,7 @@ def grow(params: Params) -> Dict[str, Any]:
 
 
 def shrink(params: Params) -> Dict[str, Any]:
-    path = _device(params, "disk")
+    path = device_path(params, "disk")
     size = number(params, "size", 0)
     try:
         layout = _layout(path)
@@ -88,47 +84,47 @@ def shrink(params: Params) -> Dict[str, Any]:
         _resize(path, layout, sectors)
         _set_length(path, layout, sectors)
     except LeftAlone as left:
-        return {"done": False, "reason": str(left), "size": _size_of(path)}
+        return {"done": False, "reason": str(left), "size": size_of(path)}
     return {"done": True, "reason": "", "size": size}
 
 
 def copy(params: Params) -> Dict[str, Any]:
-    source, target = _device(params, "source"), _device(params, "disk")
+    source, target = device_path(params, "source"), device_path(params, "disk")
     size = number(params, "size", 0)
-    if size > _size_of(source) or size > _size_of(target):
+    if size > size_of(source) or size > size_of(target):
         raise PermanentError("params.size is more than one of the disks has")
     copied = 0
     zeros = bytes(_PIECE)
     with open(source, "rb", buffering=0) as reader, open(target, "r+b", buffering=0) as writer:
         for offset in range(0, size, _PIECE):
-            piece = _exactly(reader.fileno(), min(_PIECE, size - offset), offset)
+            piece = exactly(reader.fileno(), min(_PIECE, size - offset), offset)
             if piece != zeros[: len(piece)]:
-                _written(writer.fileno(), piece, offset)
+                written(writer.fileno(), piece, offset)
                 copied += len(piece)
         os.fsync(writer.fileno())
     return {"copied": copied}
 
 
 def make(params: Params) -> Dict[str, Any]:
-    path = _device(params, "disk")
+    path = device_path(params, "disk")
     kind, label = text(params, "kind"), text(params, "label")
     if not label.replace("-", "").isalnum() or len(label) > 16:
         raise PermanentError("params.label must be at most 16 letters, digits and hyphens")
     if kind == "swap":
-        made = _read_at(path, 4086, 10) != b"SWAPSPACE2"
+        made = read_at(path, 4086, 10) != b"SWAPSPACE2"
         if made:
             _make_swap(path, label)
     elif kind in ("ext3", "ext4"):
         made = _file_system(path, Layout(0, None)) != kind
         if made:
-            _need("mke2fs", "-q", "-F", "-t", kind, "-L", label, path)
+            need("mke2fs", "-q", "-F", "-t", kind, "-L", label, path)
     else:
         raise PermanentError(f"params.kind must be ext3, ext4 or swap, not {kind!r}")
     return {"made": made}
 
 
 def write(params: Params) -> Dict[str, Any]:
-    path = _device(params, "disk")
+    path = device_path(params, "disk")
     try:
         data = base64.b64decode(text(params, "data"), validate=True)
     except binascii.Error as error:
@@ -139,10 +135,10 @@ def write(params: Params) -> Dict[str, Any]:
         if not unpacker.eof:
             raise PermanentError(f"params.data is cut short or has more than {_MOST_WRITTEN} bytes")
     offset = params.get("offset", 0)
-    if not isinstance(offset, int) or offset < 0 or offset + len(data) > min(_MOST_WRITTEN, _size_of(path)):
+    if not isinstance(offset, int) or offset < 0 or offset + len(data) > min(_MOST_WRITTEN, size_of(path)):
         raise PermanentError(f"params.data has {len(data)} bytes, more than the disk takes there")
     with open(path, "r+b", buffering=0) as writer:
-        _written(writer.fileno(), data, offset)
+        written(writer.fileno(), data, offset)
         os.fsync(writer.fileno())
     return {"written": len(data)}
 
@@ -157,66 +153,13 @@ FUNCTIONS: Dict[str, Callable[[Params], Any]] = {
 }
 
 
-# --- the disk ---
-
-
-def _device(params: Params, name: str) -> str:
-    """The path of a plugged disk's block device (a file in the simulator)."""
-    disk = params.get(name)
-    if not isinstance(disk, dict):
-        raise PermanentError(f"params.{name} must be an object with device, sr and vdi")
-    for part in ("device", "sr", "vdi"):
-        if not isinstance(disk.get(part), str) or "/" in disk[part] or disk[part] in (".", ".."):
-            raise PermanentError(f"params.{name}.{part} must be a name without slashes")
-    tried = (("dev", "sm", "backend", disk["sr"], disk["vdi"]), ("dev", disk["device"]))
-    for parts in tried:
-        path = os.path.join(_ROOT, *parts)
-        if parts[-1] and os.path.exists(path):
-            mode = os.stat(path).st_mode
-            if stat.S_ISBLK(mode) or (_ROOT != "/" and stat.S_ISREG(mode)):
-                return path
-    raise RetryableError("the disk has no block device in dom0 yet")
-
-
-def _size_of(path: str) -> int:
-    with open(path, "rb", buffering=0) as disk:
-        return os.lseek(disk.fileno(), 0, os.SEEK_END)
-
-
-def _read_at(path: str, offset: int, length: int) -> bytes:
-    with open(path, "rb", buffering=0) as disk:
-        return os.pread(disk.fileno(), length, offset)
-
-
-def _exactly(fd: int, length: int, offset: int) -> bytes:
-    found = b""
-    while len(found) < length:
-        part = os.pread(fd, length - len(found), offset + len(found))
-        if not part:
-            raise RetryableError("the disk ended early")
-        found += part
-    return found
-
-
-def _written(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            count = os.pwrite(fd, view, offset)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise PermanentError("no space left in the SR for the disk; choose another host or SR") from error
-            raise RetryableError(f"the disk could not be written: {error.strerror}") from error
-        view, offset = view[count:], offset + count
-
-
 # --- what is on it ---
 
 
 def _layout(path: str) -> Layout:
     """Where the one file system is; LeftAlone when the disk is not of the kind that is resized."""
-    sector = _read_at(path, 0, SECTOR)
-    if _read_at(path, SECTOR, 8) == b"EFI PART":
+    sector = read_at(path, 0, SECTOR)
+    if read_at(path, SECTOR, 8) == b"EFI PART":
         raise LeftAlone("the disk has a GPT partition table")
     entries = _entries(sector)
     if entries and any(kind == _PROTECTIVE for _, kind, _ in entries):
@@ -231,7 +174,7 @@ def _layout(path: str) -> Layout:
             raise LeftAlone(f"the disk's partition is number {place + 1}, not 1")
         if kind in _EXTENDED:
             raise LeftAlone("the disk's partition is an extended one")
-        if start == 0 or start * SECTOR >= _size_of(path):
+        if start == 0 or start * SECTOR >= size_of(path):
             raise LeftAlone("the disk's partition begins outside the disk")
         layout = Layout(start, _ENTRIES)
     found = _file_system(path, layout)
@@ -258,7 +201,7 @@ def _entries(sector: bytes) -> List[Tuple[int, int, int]]:
 
 def _file_system(path: str, layout: Layout) -> str:
     """ext2, ext3, ext4 or "", by the features in its superblock."""
-    block = _read_at(path, layout.start * SECTOR + 1024, 264)
+    block = read_at(path, layout.start * SECTOR + 1024, 264)
     if len(block) < 264 or block[56:58] != b"\x53\xef":
         return ""
     compatible, incompatible, _ = struct.unpack("<III", block[92:104])
@@ -273,14 +216,14 @@ def _set_length(path: str, layout: Layout, sectors: int) -> None:
     """Give the partition this many sectors; all else in the table, the boot flag and type too, stays."""
     if layout.entry is None:
         return
-    sector = bytearray(_read_at(path, 0, SECTOR))
+    sector = bytearray(read_at(path, 0, SECTOR))
     at = layout.entry
     if sectors > _LAST_SECTOR or layout.start + sectors > _LAST_SECTOR:
         raise LeftAlone("a PC partition table cannot hold a partition of more than 2 TiB")
     sector[at + 5 : at + 8] = _BEYOND_CYLINDERS
     struct.pack_into("<I", sector, at + 12, sectors)
     with open(path, "r+b", buffering=0) as disk:
-        _written(disk.fileno(), bytes(sector), 0)
+        written(disk.fileno(), bytes(sector), 0)
         os.fsync(disk.fileno())
 
 
@@ -293,7 +236,7 @@ def _at(path: str, layout: Layout) -> str:
 
 def _check(path: str, layout: Layout) -> None:
     """resize2fs takes only a file system that was checked; the journal is replayed on the way."""
-    code, said = _run("e2fsck", "-f", "-p", _at(path, layout))
+    code, said = run("e2fsck", "-f", "-p", _at(path, layout))
     if code & ~3:  # 1 and 2: errors were put right
         if "unsupported" in said:
             raise LeftAlone("the file system has features that the host's tools do not know")
@@ -301,16 +244,16 @@ def _check(path: str, layout: Layout) -> None:
 
 
 def _refuse_too_small(path: str, layout: Layout, sectors: int) -> None:
-    _, said = _run("resize2fs", "-P", _at(path, layout))
+    _, said = run("resize2fs", "-P", _at(path, layout))
     blocks = int(said.rsplit(":", 1)[-1].split()[0]) if ":" in said else 0
-    size = 1024 << struct.unpack("<I", _read_at(path, layout.start * SECTOR + 1024 + 24, 4))[0]
+    size = 1024 << struct.unpack("<I", read_at(path, layout.start * SECTOR + 1024 + 24, 4))[0]
     if sectors <= 0 or blocks * size > sectors * SECTOR:
         need = blocks * size + layout.start * SECTOR
         raise LeftAlone(f"what the disk holds needs {-(-need // 1024**2)} MiB")
 
 
 def _resize(path: str, layout: Layout, sectors: int) -> None:
-    code, said = _run("resize2fs", _at(path, layout), f"{sectors}s")
+    code, said = run("resize2fs", _at(path, layout), f"{sectors}s")
     if code and "No space left" in said:
         raise PermanentError("no space left in the SR for the disk; choose another host or SR")
     if code:
@@ -320,39 +263,12 @@ def _resize(path: str, layout: Layout, sectors: int) -> None:
 def _make_swap(path: str, label: str) -> None:
     """mkswap writes one page; it is made on a file of the same size, so that no partition device is needed."""
     with tempfile.NamedTemporaryFile() as blank:
-        blank.truncate(_size_of(path))
-        _need("mkswap", "-L", label, blank.name)
-        page = _read_at(blank.name, 0, 4096)
+        blank.truncate(size_of(path))
+        need("mkswap", "-L", label, blank.name)
+        page = read_at(blank.name, 0, 4096)
     with open(path, "r+b", buffering=0) as disk:
-        _written(disk.fileno(), page, 0)
+        written(disk.fileno(), page, 0)
         os.fsync(disk.fileno())
-
-
-def _need(*command: str) -> None:
-    code, said = _run(*command)
-    if code and "No space left" in said:
-        raise PermanentError("no space left in the SR for the disk; choose another host or SR")
-    if code:
-        raise PermanentError(f"{command[0]} failed: {said.strip()[-300:]}")
-
-
-def _run(*command: str) -> Tuple[int, str]:
-    environment = dict(os.environ, LC_ALL="C", E2FSPROGS_LIBMAGIC_SUPPRESS="1")
-    environment["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
-    try:
-        ran = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            timeout=_LONGEST_SECONDS,
-        )
-    except FileNotFoundError as error:
-        raise PermanentError(f"dom0 lacks {command[0]}; install it") from error
-    except subprocess.TimeoutExpired as error:
-        raise RetryableError(f"{command[0]} did not end in time") from error
-    return ran.returncode, ran.stdout.decode("utf-8", "replace")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from xmlrpc.client import Fault, ResponseError, loads
 
 import xenapi_host
 from xenapi_host import plugins
-from xenapi_host.simulator import dom0_files, xenstore_commands
+from xenapi_host.simulator import block_commands, dom0_files, xenstore_commands
 from xenapi_host.simulator.failure import Failure, internal
 from xenapi_host.simulator.vhd_storage import VhdStorage
 from xenapi_host.simulator.wire_xml import method_call_text
@@ -45,6 +45,8 @@ class Dom0:
         self._command("xe", f"{shlex.quote(sys.executable)} -m xenapi_host.simulator.xe")
         for name in xenstore_commands.COMMANDS:
             self._command(name, f"{shlex.quote(sys.executable)} -m xenapi_host.simulator.xenstore_commands {name}")
+        for name in block_commands.COMMANDS:
+            self._command(name, f"{shlex.quote(sys.executable)} -m xenapi_host.simulator.block_commands {name}")
         self.xenstore = Xenstore(self.root / FILE)
         for script in plugins.SCRIPTS:
             self.install(script.name, script.read_text(encoding="utf-8"))

@@ -1,0 +1,209 @@
+"""Guests of classic Xen become servers: a source in folders, real rsync, the plugin in a simulated dom0, real ext4."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from cells.errors import Permanent, Temporary
+from cells.model import ClassicGuest, Flavor, ImageRef, PowerState
+from tests.support.xen_hosts import SERVER, KeptJournal, a_spec
+from tests.xenserver.glance_twin import Glance, Image, serve_glance
+from xenapi_host import classic_source, driver, vhd
+from xenapi_host.driver import ClassicSource
+from xenapi_host.plan import BuildPlan, plan_build
+from xenapi_host.session import Access, Session, connect
+from xenapi_host.simulator.full import FullPool
+from xenapi_host.simulator.worlds import demo_pool
+
+MIB = 2**20
+START = 2**20
+TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)
+HEADERS = {"X-Auth-Token": "t"}
+
+
+@dataclass
+class Scene:
+    """A pool, a classic host's folder with the guest `web1`, and a kit in Glance."""
+
+    pool: FullPool
+    session: Session
+    glance: Glance
+    guests: Path
+    kit: ImageRef
+
+    @property
+    def root(self) -> Path:
+        return self.guests / "web1" / "root"
+
+    @property
+    def power(self) -> str:
+        return (self.guests / "web1" / "power").read_text().strip()
+
+    @property
+    def source(self) -> ClassicSource:
+        words = ("env", f"PYTHONPATH={os.getcwd()}", sys.executable, "-m", "xenapi_host.classic_source")
+        return ClassicSource(name="old", command=(*words, str(self.guests)))
+
+    def plan(self) -> BuildPlan:
+        facts = driver.measure(self.session)
+        spec = replace(a_spec(flavor=TINY, image=self.kit), classic=ClassicGuest(source="old", name="web1"))
+        return plan_build(spec, server=SERVER, attempt=1, host=facts.hosts[0])
+
+    def prepare(self, journal: KeptJournal) -> str:
+        return driver.prepare_classic(self.session, self.plan(), journal, source=self.source, guest="web1").note
+
+    def finish(self, journal: KeptJournal) -> tuple[PowerState, str]:
+        facts, note = driver.finish_classic(
+            self.session, self.plan(), journal, source=self.source, guest="web1", headers=HEADERS
+        )
+        return facts.power_state, note
+
+    def disk(self, folder: Path) -> Path:
+        """The raw bytes of the server's partition."""
+        (vdi,) = [
+            record
+            for record in self.session.call("VDI.get_all_records").values()
+            if record["name_label"].endswith(" root") and record["managed"]
+        ]
+        (leaf,) = (self.pool.data / "sr").rglob(f"{vdi['uuid']}.vhd")
+        whole, part = folder / "whole", folder / "partition"
+        vhd.export_raw_file(leaf, whole)
+        with open(whole, "rb") as reader, open(part, "wb") as writer:
+            reader.seek(START)
+            shutil.copyfileobj(reader, writer)
+        return part
+
+
+def inside(partition: Path, path: str) -> bytes:
+    """A file of an ext file system, as debugfs reads it; empty where there is none."""
+    return subprocess.run(["debugfs", "-R", f"cat {path}", partition], capture_output=True, check=True).stdout
+
+
+def a_kit(**files: bytes) -> bytes:
+    """A kit's bytes; names have `__` for slashes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name.replace("__", "/"))
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    guest = tmp_path / "classic" / "web1"
+    for name, data in {"etc/hostname": b"web1\n", "srv/data": b"as it was\n", "srv/old": b"goes away\n"}.items():
+        (guest / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (guest / "root" / name).write_bytes(data)
+    (guest / "root" / "etc/alias").symlink_to("hostname")
+    (guest / "power").write_text("on\n")
+    pool = FullPool(tmp_path / "pool", demo_pool)
+    pool.start()
+    with serve_glance() as glance:
+        glance.images["kit"] = Image(
+            data=a_kit(boot__vmlinuz=b"kernel", boot__initrd=b"ramdisk", usr__sbin__agent=b"#!")
+        )
+        kit = ImageRef(id="kit", name="kit", url=glance.url, properties={"classic_kit": "true", "vm_mode": "xen"})
+        session = connect(Access(url=pool.url, user="root", password="xen"))
+        yield Scene(pool, session, glance, tmp_path / "classic", kit)
+        session.close()
+    pool.stop()
+
+
+def test_guest_runs_until_it_is_granted_and_arrives_with_its_last_bytes(scene: Scene, tmp_path: Path) -> None:
+    assert "copied while the guest ran" in scene.prepare(KeptJournal())
+    assert scene.power == "on"
+    assert not (scene.guests / "web1" / "shown").exists()
+    (scene.root / "srv/data").write_bytes(b"changed after the snapshot\n")
+    (scene.root / "srv/old").unlink()
+
+    assert scene.finish(KeptJournal())[0] is PowerState.RUNNING
+    assert scene.power == "off"
+    driver.stop(scene.session, SERVER, clean_seconds=0)
+    partition = scene.disk(tmp_path)
+    subprocess.run(["e2fsck", "-f", "-n", partition], check=True, capture_output=True)
+    assert inside(partition, "/etc/hostname") == b"web1\n"
+    assert inside(partition, "/srv/data") == b"changed after the snapshot\n"
+    assert inside(partition, "/srv/old") == b""
+    assert inside(partition, "/boot/vmlinuz") == b"kernel"
+    assert inside(partition, "/usr/sbin/agent") == b"#!"
+    links = subprocess.run(["debugfs", "-R", "stat /etc/alias", partition], capture_output=True, text=True, check=True)
+    assert "symlink" in links.stdout
+    vm = scene.session.call("VM.get_record", scene.session.call("VM.get_by_name_label", scene.plan().name)[0])
+    assert vm["PV_bootloader"] == "pygrub"
+
+    driver.destroy(scene.session, SERVER)
+    kept = [vdi for vdi in scene.session.call("VDI.get_all_records").values() if vdi["managed"]]
+    assert kept == []
+    assert list(scene.pool.data.rglob("celltree-classic-*")) == []
+
+
+def test_guest_whose_disk_is_an_image_file_arrives_too(scene: Scene, tmp_path: Path) -> None:
+    image = scene.guests / "web1" / "disk.img"
+    with open(image, "wb") as file:
+        file.truncate(64 * MIB)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext3", "-d", scene.root, image], check=True)
+    shutil.rmtree(scene.root)
+    scene.prepare(KeptJournal())
+    scene.finish(KeptJournal())
+    driver.stop(scene.session, SERVER, clean_seconds=0)
+    assert inside(scene.disk(tmp_path), "/srv/data") == b"as it was\n"
+
+
+def test_guest_starts_again_when_the_server_cannot(scene: Scene) -> None:
+    scene.prepare(KeptJournal())
+    scene.glance.images["kit"] = Image(data=b"no archive")
+    with pytest.raises(Permanent, match="image refused"):
+        scene.finish(KeptJournal())
+    assert scene.power == "on"
+
+
+def test_kit_is_not_written_through_a_link_of_the_guest(scene: Scene, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (scene.root / "boot").symlink_to(outside)
+    scene.prepare(KeptJournal())
+    with pytest.raises(Permanent, match="has a link"):
+        scene.finish(KeptJournal())
+    assert list(outside.iterdir()) == []
+    assert scene.power == "on"
+
+
+@pytest.mark.parametrize("name", ["..__..__etc__passwd", "__etc__passwd", "boot__..__x"])
+def test_kit_that_points_out_of_itself_is_refused(scene: Scene, name: str) -> None:
+    scene.glance.images["kit"] = Image(data=a_kit(**{name: b"evil"}))
+    scene.prepare(KeptJournal())
+    with pytest.raises(Permanent, match="is not inside it"):
+        scene.finish(KeptJournal())
+
+
+def test_source_that_fails_leaves_the_guest_and_can_be_asked_again(scene: Scene) -> None:
+    (scene.guests / "web1").rename(scene.guests / "away")
+    journal = KeptJournal()
+    with pytest.raises(Temporary, match="could not do it just now"):
+        scene.prepare(journal)
+    (scene.guests / "away").rename(scene.guests / "web1")
+    scene.prepare(journal)
+    assert scene.finish(KeptJournal())[0] is PowerState.RUNNING
+
+
+def test_plugin_that_was_killed_leaves_no_loop_behind_for_the_next(scene: Scene) -> None:
+    journal = KeptJournal()
+    scene.prepare(journal)
+    loops = scene.pool.data.rglob("loop[0-9]*")
+    assert list(loops) == []
+
+
+def test_word_that_the_source_does_not_know_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert classic_source.main([str(tmp_path), "explode", "web1"]) == 2
+    assert classic_source.main([str(tmp_path), "final", "web1"]) == 1
+    assert "no guest web1" in capsys.readouterr().err
