@@ -10,6 +10,7 @@ from cells.model import PowerState
 from cells.ports import Journal
 from xenapi_host import tags
 from xenapi_host.driver import disks, vms, volumes
+from xenapi_host.driver.backup import drop_base
 from xenapi_host.driver.build import RunningFacts, running_facts
 from xenapi_host.driver.data_disks import device_of
 from xenapi_host.driver.errors import telling
@@ -55,6 +56,7 @@ def _move(session: Session, vm: Vm, host: str, to: HostFacts, journal: Journal) 
         raise Permanent("the new host has no storage for the server's disks")
     target = session.handle("SR", to.storage)
     disk_map = {ref: target if sr in apart else sr for ref, sr in storages.items()}
+    drop_base(session, vm)
     receiver = session.call("host.migrate_receive", host, session.handle("network", to.network), {})
     session.call("VM.assert_can_migrate", vm.ref, receiver, True, disk_map, {}, {})
     run_noted(
@@ -97,6 +99,7 @@ def _send(session: Session, target: Session, vm: Vm, to: HostFacts, journal: Jou
     found = disks.attached(session, vm.ref).values()
     if any(_is_foreign(session, ref) for ref in found):
         raise Permanent("the server has a volume, which cannot go to another pool; detach it first")
+    drop_base(session, vm)
     disk_map = dict.fromkeys(found, storage)
     interfaces = dict.fromkeys(vm.record["VIFs"], network)
     receiver = target.call("host.migrate_receive", target.handle("host", to.uuid), network, {})
