@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from api_cell.errors import Forbidden
 from api_cell.here import Here
 from api_cell.images import Image, Images
+from api_cell.incremental import needed_by
 from api_cell.rows import OpenIntent, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision, Job
@@ -27,7 +28,12 @@ class Rotation:
 
 def properties(server: str, kind: str) -> dict[str, str]:
     """What marks an image as a backup of a server."""
-    return {"image_type": "backup", "backup_type": kind, "instance_uuid": server}
+    return {**of_server(server), "backup_type": kind}
+
+
+def of_server(server: str) -> dict[str, str]:
+    """What every backup of a server has."""
+    return {"image_type": "backup", "instance_uuid": server}
 
 
 def over(here: Here, row: ServerRow, done: Iterable[OpenIntent]) -> Decision:
@@ -51,7 +57,7 @@ def over(here: Here, row: ServerRow, done: Iterable[OpenIntent]) -> Decision:
 
 def rotate(images: Images, rotation: Rotation) -> None:
     """Remove what is older than the newest few. An image that the project's owner has protected stays."""
-    for image in too_old(images.having(properties(rotation.server, rotation.kind)), rotation):
+    for image in too_old(images.having(of_server(rotation.server)), rotation):
         try:
             images.delete(image.id)
         except Forbidden:
@@ -59,8 +65,11 @@ def rotate(images: Images, rotation: Rotation) -> None:
 
 
 def too_old(found: Iterable[Image], rotation: Rotation) -> tuple[Image, ...]:
-    """The backups beyond those that are kept. Only whole ones count, and only the project's own: anybody may give an
-    image the properties of another's backup."""
-    own = [image for image in found if image.owner == rotation.project and image.status == "active"]
-    own.sort(key=lambda image: (image.created, image.id), reverse=True)
-    return tuple(image for image in own[rotation.keep :] if not image.protected)
+    """The backups of this kind beyond those that are kept, newest first; what a kept one of any kind builds upon stays.
+    Only whole ones count, and only the project's own: anybody may give an image the properties of another's backup."""
+    own = [image for image in found if image.owner == rotation.project]
+    whole = [image for image in own if image.status == "active" and image.properties["backup_type"] == rotation.kind]
+    whole.sort(key=lambda image: (image.created, image.id), reverse=True)
+    old = {image.id: image for image in whole[rotation.keep :] if not image.protected}
+    needed = needed_by((image for image in own if image.id not in old), own)
+    return tuple(image for image in old.values() if image.id not in needed)

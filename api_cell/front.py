@@ -48,6 +48,8 @@ class FrontSettings:
     image_url: str = ""
     build_time: int = 1800
     local_project: str = "local"
+    incremental_backups: bool = False
+    incrementals_per_full: int = 6
     quota: DefaultQuota = field(default_factory=DefaultQuota)
 
 
@@ -135,6 +137,8 @@ def _settings(settings: FrontSettings, parts: Parts) -> Settings:
         local_project=settings.local_project,
         image_secret=_read(settings.secret_file, "secret_file").strip().encode() if settings.secret_file else b"",
         build_time=settings.build_time,
+        incremental_backups=settings.incremental_backups,
+        incrementals_per_full=settings.incrementals_per_full,
         quota=settings.quota,
     )
 

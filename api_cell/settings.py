@@ -38,7 +38,8 @@ class DefaultQuota:
 class Settings:
     """`public_url` is how clients reach this API (without /v2.1), for the links in answers; empty: as each request
     was addressed. `local_user` and `local_project` are who everybody is when `auth` is none. `image_secret` signs the
-    tokens of image transfers; it must be the same in all processes of the cell. Sizes in bytes, times in seconds."""
+    tokens of image transfers; it must be the same in all processes of the cell. `incremental_backups`: whether a backup holds
+    only what changed since an earlier one when its wish does not say; `incrementals_per_full` of them at most in a row. Sizes in bytes, times in seconds."""
 
     cell: CellName
     public_url: str = ""
@@ -54,5 +55,7 @@ class Settings:
     most_metadata: int = 128
     most_keypairs: int = 100
     build_time: int = 1800
+    incremental_backups: bool = False
+    incrementals_per_full: int = 6
     default_zone: str = "nova"
     quota: DefaultQuota = DefaultQuota()

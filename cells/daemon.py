@@ -77,13 +77,12 @@ def _open(config: CellConfig, stopping: threading.Event) -> Cell | None:
     while not stopping.is_set():
         try:
             schema.check(config.database, config.role, config.cell)
+            return House().open(config)
         except Temporary as error:
             if str(error) != told:
                 told = str(error)
                 log.warning("%s: cannot start yet: %s", config.cell, told)
             stopping.wait(RETRY_SECONDS)
-        else:
-            return House().open(config)
     return None
 
 

@@ -8,6 +8,7 @@ Roles come by entry point (group celltree.roles), so that nothing here imports t
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -140,10 +141,19 @@ class House:
     def open(self, config: CellConfig, *, store: AnyStore | None = None, **extras: Any) -> Cell:
         """Bring a cell up, with its database as it is. Its loop does not run yet: step it, or run cell.node.run.
         `store`: one that is open already, where a cell has several daemons on a database in memory, or outlives one."""
+        with ExitStack() as undo:
+            cell = self._opened(config, store, extras, undo)
+            undo.pop_all()
+        self.cells[config.cell if config.daemon == MAIN else f"{config.cell}/{config.daemon}"] = cell
+        return cell
+
+    def _opened(self, config: CellConfig, store: AnyStore | None, extras: Mapping[str, Any], undo: ExitStack) -> Cell:
+        """`undo`: what to close should the cell not come up, so that it may be tried again."""
         who = identity(config)
         kind = role_class(config.role)
         if store is None:
             store = open_store(config.database, kind.rows)
+            undo.callback(store.close)
             if self._create_tables:
                 store.create_all()
         parts = Parts(
@@ -157,9 +167,11 @@ class House:
         )
         role = self.dressed(kind.make(parts))
         bell = Bell()
+        broker = open_broker(config.broker, config.cell, bell, exchanges=self.exchanges)
+        undo.callback(broker.close)
         node = self.node_class(
             store=store,
-            broker=open_broker(config.broker, config.cell, bell, exchanges=self.exchanges),
+            broker=broker,
             role=role,
             identity=who,
             clock=self.clock,
@@ -177,7 +189,6 @@ class House:
         cell = Cell(config=config, identity=who, store=store, role=role, node=node)
         if config.listen:
             cell.open_front()
-        self.cells[config.cell if config.daemon == MAIN else f"{config.cell}/{config.daemon}"] = cell
         return cell
 
     def dressed(self, role: Role) -> Role:

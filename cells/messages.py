@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from cells.model import BuildSpec, Flavor, ImageRef, InstanceState
+from cells.model import BuildSpec, Flavor, ImageRef, Incremental, InstanceState
 from cells.names import CellName, Instant
 
 
@@ -163,11 +163,12 @@ class ResumeServer:
 @record("server.snapshot", direction=Direction.DOWN, acknowledged=True, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotServer:
-    """Upload the root disk's chain as the bytes of an image that already exists in the queued state. `sealed` as in
-    model.BuildSpec."""
+    """Upload the root disk's chain as the bytes of an image that already exists in the queued state; with
+    `incremental` only what changed since an earlier one, where that is possible. `sealed` as in model.BuildSpec."""
 
     image: ImageRef
     sealed: bytes = b""
+    incremental: Incremental | None = None
 
 
 @record("server.rebuild", direction=Direction.DOWN, acknowledged=True, of_server=True)

@@ -22,9 +22,18 @@ class Flavor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """An image that another one builds upon; `checksum` as in ImageRef."""
+
+    id: str
+    checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
     """An image as a leaf needs it: where to fetch it and what to expect. `url` is the Glance v2 endpoint, without
-    /v2; `checksum` is Glance's md5 of the stored bytes, or empty where unknown; sizes in bytes."""
+    /v2; `checksum` is Glance's md5 of the stored bytes, or empty where unknown; sizes in bytes. `parents`: what an
+    incremental image builds upon, newest first, the full one last; at the same endpoint."""
 
     id: str
     name: str = ""
@@ -36,6 +45,25 @@ class ImageRef:
     min_disk_gib: int = 0
     min_ram_mib: int = 0
     properties: dict[str, str] = field(default_factory=dict)
+    parents: tuple[ImagePart, ...] = ()
+
+
+class BackupMark(StrEnum):
+    """Properties that a leaf gives the image of a backup: "full" or "incremental", the image that it builds upon, and
+    why it is a full one though it might have been incremental."""
+
+    KIND = "celltree_backup"
+    PARENT = "celltree_parent_image"
+    REASON = "celltree_full_reason"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incremental:
+    """That a backup may hold only what changed since an earlier one of the server: one of the images `bases`, which
+    are whole or about to be; `most` such backups may follow each full one."""
+
+    bases: tuple[str, ...] = ()
+    most: int = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

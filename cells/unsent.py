@@ -11,7 +11,8 @@ from cells.record import Record
 from cells.rows import OutboxRow
 
 RESEND_FIRST = 2 * SECOND
-RESEND_MOST = 60 * SECOND
+# Also how long a record may still wait once its destination is back.
+RESEND_MOST = 20 * SECOND
 RESEND_SOON = SECOND // 4
 DUE_AT_ONCE = 1024
 
@@ -83,7 +84,7 @@ class Unsent:
     def later(self, waiting: Waiting, now: Instant) -> None:
         """It was sent once more: twice as long until the next time."""
         waiting.attempts += 1
-        self._at(waiting, now + min(RESEND_FIRST << min(waiting.attempts, 5), RESEND_MOST))
+        self._at(waiting, now + min(RESEND_FIRST << min(waiting.attempts, 4), RESEND_MOST))
 
     def _add(self, waiting: Waiting) -> None:
         self._waiting[waiting.id] = waiting

@@ -195,9 +195,8 @@ def _state(vm_state: VmState, power: PowerState) -> Callable[[View, InstanceRow,
 
 
 def _snapshot(here: Here, view: View, instance: InstanceRow, body: SnapshotServer, request: str) -> Begun:
-    job = here.job(
-        "server.snapshot", instance, SnapshotTask(pool=instance.pool, image=body.image, sealed=body.sealed), request
-    )
+    task = SnapshotTask(pool=instance.pool, image=body.image, sealed=body.sealed, incremental=body.incremental)
+    job = here.job("server.snapshot", instance, task, request)
     return Begun(job=job, task_state="image_uploading", instance=instance)
 
 
@@ -213,7 +212,7 @@ COMMANDS: dict[type, Command] = {
     UnpauseServer: Command(begin=_power("unpause", "unpausing"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     SuspendServer: Command(begin=_power("suspend", "suspending"), done=_state(VmState.SUSPENDED, PowerState.SUSPENDED)),
     ResumeServer: Command(begin=_power("resume", "resuming"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
-    SnapshotServer: Command(begin=_snapshot, done=_unchanged),
+    SnapshotServer: Command(begin=_snapshot, done=_unchanged, tells=True),
     SetPassword: Command(begin=guest.begin_password, done=guest.told),
     SetMetadata: Command(begin=guest.begin_metadata, done=guest.told),
     RenameServer: Command(begin=guest.begin_rename, done=guest.told),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from cells.messages import Question
-from cells.model import BuildSpec, ImageRef, PowerState
+from cells.model import BuildSpec, ImageRef, Incremental, PowerState
 from cells.names import Instant
 from xenapi_host.facts import HostFacts
 
@@ -59,11 +59,12 @@ class PowerTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotTask:
-    """Upload the root disk's chain as this image."""
+    """Upload the root disk's chain as this image; with `incremental` what changed since an earlier one, if possible."""
 
     pool: str
     image: ImageRef
     sealed: bytes
+    incremental: Incremental | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

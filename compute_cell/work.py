@@ -232,9 +232,14 @@ class Work:
             case other:
                 raise Permanent(f"no such power action: {other!r}")
 
-    def _snapshot(self, job: Job, task: SnapshotTask, journal: Journal) -> None:
-        session = self._session(task.pool, journal)
-        driver.snapshot(session, job.server, task.image, journal, headers=self._headers(task.sealed))
+    def _snapshot(self, job: Job, task: SnapshotTask, journal: Journal) -> Outcome | None:
+        session, headers = self._session(task.pool, journal), self._headers(task.sealed)
+        if task.incremental is None:
+            driver.snapshot(session, job.server, task.image, journal, headers=headers)
+            return None
+        done = driver.backup(session, job.server, task.image, task.incremental, journal, headers=headers)
+        what = f"builds upon {done.parent}" if done.parent else f"is a full one: {done.reason}"
+        return Outcome(note=f"backup {task.image.id} {what}")
 
     def _rebuild(self, job: Job, task: RemakeTask, journal: Journal) -> Outcome:
         plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)

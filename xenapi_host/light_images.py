@@ -37,12 +37,16 @@ def give_images(pool: LightPool, *, virtual_size: int = GIB) -> LightGuests:
     def upload(call: Call, host: Row, args: dict[str, str]) -> str:
         params = json.loads(args["params"])
         storage, size = _storage(params), 0
+        base = params.get("base", {}).get("chain", ())
+        if base and not set(base) & set(params["chain"][1:]):
+            raise _failed("upload", "no base: the base shares nothing with the disk any more")
         for uuid in params["chain"]:
             try:
                 size += call.engine.storage.disk(storage, uuid).physical_size
             except KeyError:
                 raise _failed("upload", f"{uuid}.vhd is not in the SR; read the chain again") from None
-        return json.dumps({"size": size, "checksum": "0" * 32})
+        disks = 1 if base else len(params["chain"])
+        return json.dumps({"size": size, "checksum": "0" * 32, "identity": params["chain"][0], "disks": disks})
 
     pool.twin(PLUGIN, "download", download)
     pool.twin(PLUGIN, "upload", upload)

@@ -197,6 +197,8 @@ class InProcess:
     def call(self, method: str, params: tuple[Any, ...]) -> Any:
         try:
             return self.face.call(method, *params)
+        except ConnectionError as error:
+            raise Temporary("the pool does not answer", retry_after=5.0) from error
         except Exception as error:
             details = getattr(error, "details", None)
             if not isinstance(details, list):

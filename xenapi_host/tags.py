@@ -23,6 +23,7 @@ PROJECT = "celltree_project"  # VDI: the project that may attach it as a volume;
 VOLUME = "celltree_volume"  # VBD: the uuid of the volume that a tenant has attached by it
 IMAGE_ID = "image-id"  # VDI: the image that it holds, or was cloned from
 
+BACKUP = "celltree_backup"  # VDI that is a snapshot: kept as the base of backups; as which image it was sent
 UNUSED = "celltree_unused"  # VDI of a cached image: since when no server uses it, in Unix seconds
 
 ORIGINAL_SUFFIX = "-orig"

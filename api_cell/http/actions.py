@@ -142,16 +142,19 @@ def create_image(call: Call) -> Answer:
     return Answer(code=202, headers={"Location": f"{call.base}/image/v2/images/{image}"})
 
 
+def _truth(text: str, field: str) -> bool | None:
+    """A yes or no that may be left out."""
+    if text.lower() not in ("", "true", "false"):
+        raise Invalid(f"{field}: {text[:40]!r} is neither true nor false")
+    return text.lower() == "true" if text else None
+
+
 def create_backup(call: Call) -> Answer:
     wish = call.body["createBackup"]
-    image = actions.create_backup(
-        call.api,
-        asking(call),
-        wish["name"],
-        wish["backup_type"],
-        int(wish["rotation"]),
-        wish.get("metadata", {}),
-    )
+    metadata = dict(wish.get("metadata", {}))
+    incremental = _truth(metadata.pop("incremental", ""), "createBackup.metadata.incremental")
+    wanted = actions.Backup(kind=wish["backup_type"], rotation=int(wish["rotation"]), incremental=incremental)
+    image = actions.create_backup(call.api, asking(call), wish["name"], wanted, metadata)
     if call.version >= 45:
         return Answer(code=202, body={"image_id": image})
     return Answer(code=202, headers={"Location": f"{call.base}/image/v2/images/{image}"})

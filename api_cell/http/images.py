@@ -10,6 +10,8 @@ from api_cell.http.paging import page_size
 from api_cell.http.schemas import CREATE_IMAGE_RECORD
 from api_cell.http.signing import Purpose
 from api_cell.images import FIELDS, FolderImages, Image, visible
+from api_cell.incremental import BrokenChain, chain_of
+from cells.model import BackupMark
 
 PATCH_MEDIA = tuple(f"application/openstack-images-v2.{n}-json-patch" for n in (0, 1))
 
@@ -33,12 +35,23 @@ def _seen(call: Call, purpose: Purpose = Purpose.READ) -> Image:
     caller, image_id = call.caller, call.params["image"]
     image = _folder(call).get(image_id)
     if image is not None and caller.image:
-        may = caller.image == image_id and (caller.purpose == Purpose.WRITE or purpose is Purpose.READ)
-        if may:
+        its = caller.image == image_id and (caller.purpose == Purpose.WRITE or purpose is Purpose.READ)
+        if its or (purpose is Purpose.READ and image_id in _builds_upon(call, caller.image)):
             return image
     elif image is not None and visible(image, caller.project, admin=caller.admin):
         return image
     raise NotFound(f"No image found with ID {image_id[:255]}")
+
+
+def _builds_upon(call: Call, image_id: str) -> set[str]:
+    """The images that are read together with one that a leaf has a token for."""
+    image = _folder(call).get(image_id)
+    if image is None:
+        return set()
+    try:
+        return {part.id for part in chain_of(image, _folder(call).get, image.owner)}
+    except BrokenChain:
+        return set()
 
 
 def _own(call: Call) -> Image:
@@ -182,6 +195,8 @@ def delete(call: Call) -> Answer:
     image = _own(call)
     if call.caller.image:
         raise Forbidden("An image token does not allow deleting")
+    if above := _folder(call).having({BackupMark.PARENT: image.id}):
+        raise NotAllowedNow(f"Image {image.id} is in use: {above[0].id} builds upon it; delete that first")
     _folder(call).remove(image.id)
     return Answer(code=204)
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from api_cell import allowed, backups, quota
 from api_cell.errors import Invalid, NotAllowedNow
+from api_cell.incremental import bases
 from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
 from api_cell.service.secrets import kept
-from api_cell.service.servers import asks_auto_disk_config, get, refuse_small, usable_image
+from api_cell.service.servers import asks_auto_disk_config, get, ref_of, refuse_small, usable_image
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import flavor_of, settle
 from cells.errors import AmbiguousCommit, CelltreeError
@@ -39,7 +40,7 @@ from cells.messages import (
     UnrescueServer,
     kind_of,
 )
-from cells.model import Flavor, Secrets
+from cells.model import BackupMark, Flavor, Incremental, Secrets
 from cells.names import id_text
 from cells.ports import Unit, View
 from cells.rows import StoryRow
@@ -117,7 +118,7 @@ class Rebuild:
 def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
     """The server anew from an image. What it is asked to be shows at once, and goes back if the rebuild fails."""
     image = usable_image(api, asking.caller, wanted.image, "rebuild.imageRef")
-    ref = api.images.ref(image.id)
+    ref = ref_of(api, asking.caller, image, "rebuild.imageRef")
     made: list[ServerRow] = []
 
     def act(unit: Unit, line: bytes) -> None:
@@ -141,7 +142,7 @@ def rescue(api: Api, asking: Asking, image_id: str) -> None:
     """Boot a rescue image in the server's place; without one, the image that the server was made from."""
     row = api.read(lambda unit: _may(unit, asking, "server.rescue"))
     image = usable_image(api, asking.caller, image_id or row.spec.image.id, "rescue.rescue_image_ref")
-    command = RescueServer(image=api.images.ref(image.id))
+    command = RescueServer(image=ref_of(api, asking.caller, image, "rescue.rescue_image_ref"))
     refuse_large(command)
     _plain(api, asking, "rescue", command)
 
@@ -195,18 +196,37 @@ def create_image(api: Api, asking: Asking, name: str, properties: dict[str, str]
     return _image_of(api, asking, "createImage", name, {"image_type": "snapshot", **properties}, None)
 
 
-def create_backup(api: Api, asking: Asking, name: str, kind: str, rotation: int, properties: dict[str, str]) -> str:
-    """As create_image; once the image is whole, older backups of this kind beyond `rotation` are removed."""
-    marks = backups.properties(id_text(asking.server), kind)
-    return _image_of(api, asking, "createBackup", name, {**properties, **marks}, (kind, rotation))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """A backup asked for: how many of its kind are kept, and whether it may hold only what changed since an earlier
+    one (None: as the cell is set)."""
+
+    kind: str
+    rotation: int
+    incremental: bool | None = None
+
+
+def create_backup(api: Api, asking: Asking, name: str, wanted: Backup, properties: dict[str, str]) -> str:
+    """As create_image; once the image is whole, older backups of this kind beyond the rotation are removed."""
+    marks = backups.properties(id_text(asking.server), wanted.kind)
+    return _image_of(api, asking, "createBackup", name, {**properties, **marks}, wanted)
+
+
+def _incremental(api: Api, row: ServerRow, wanted: Backup | None) -> Incremental | None:
+    settings = api.settings
+    if wanted is None or not (settings.incremental_backups if wanted.incremental is None else wanted.incremental):
+        return None
+    found = api.images.having(backups.of_server(id_text(row.id)))
+    return Incremental(bases=bases(found, row.project), most=settings.incrementals_per_full)
 
 
 def _image_of(
-    api: Api, asking: Asking, action: str, name: str, properties: dict[str, str], backup: tuple[str, int] | None
+    api: Api, asking: Asking, action: str, name: str, properties: dict[str, str], wanted: Backup | None
 ) -> str:
     # Looked at first without a lock, so that no image is made for a wish that cannot be; decided below.
     row = api.read(lambda unit: _may(unit, asking, "server.snapshot"))
     base = row.spec.image
+    incremental = _incremental(api, row, wanted)
     image_id = api.images.create(
         name=name,
         owner=row.project,
@@ -214,13 +234,14 @@ def _image_of(
         container_format="ovf",
         min_disk=flavor_of(row).disk_gib,
         properties={
-            **base.properties,
+            **{key: value for key, value in base.properties.items() if key not in tuple(BackupMark)},
             "base_image_ref": base.id,
             "instance_uuid": id_text(asking.server),
             **properties,
         },
     )
-    command = SnapshotServer(image=api.images.ref(image_id))
+    command = SnapshotServer(image=api.images.ref(image_id), incremental=incremental)
+    backup = (wanted.kind, wanted.rotation) if wanted is not None else None
     try:
         refuse_large(command)
         # The image's id goes along, so that the role can remove it when no data will come.

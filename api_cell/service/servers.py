@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from api_cell import allowed, quota
 from api_cell.errors import Invalid, NotFound
 from api_cell.images import Image, visible
+from api_cell.incremental import parts_of
 from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, QuotaRow, RequestRow, SecretRow, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
@@ -73,7 +74,7 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
     """Save the wish for some servers alike, and have them placed. `once`: a key of the client's own for this request;
     the same key again gives the server it made the first time."""
     image = usable_image(api, caller, new.image, "server.imageRef")
-    ref = api.images.ref(image.id)
+    ref = ref_of(api, caller, image, "server.imageRef")
     _refuse_kit(ref, new.classic)
     spec, limits = api.read(lambda unit: _asked_for(api, unit, caller, new, image, ref))
     refuse_large(spec)
@@ -134,6 +135,12 @@ def usable_image(api: Api, caller: Caller, image_id: str, field: str) -> Image:
     if image.status != "active":
         raise Invalid(f"{field}: image {image.id} is {image.status}, not active; wait until its data is uploaded")
     return image
+
+
+def ref_of(api: Api, caller: Caller, image: Image, field: str) -> ImageRef:
+    """The image as a leaf needs it, with all that it builds upon."""
+    parts = parts_of(image, api.images.get, caller.project, field, admin=caller.admin)
+    return replace(api.images.ref(image.id), parents=parts)
 
 
 def asks_auto_disk_config(asked: bool | None, image: ImageRef, otherwise: bool = False) -> bool:

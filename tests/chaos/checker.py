@@ -63,7 +63,7 @@ def judge(
         accepted=sum(event.end is End.OK for event in ends),
         refused=sum(event.end is End.FAIL for event in ends),
         unknown=sum(event.end is End.INFO for event in ends),
-        ended=Counter(fact.status for fact in truth.audits[owner].owned) + Counter(DELETED=len(gone)),
+        ended={**Counter(fact.status for fact in truth.audits[owner].owned), "DELETED": len(gone)},
         lost=sum(server not in there and server not in gone for server in memory.accepted),
         doubled=len(doubled),
         garbage=sum(_garbage(one) for reasons in truth.parked.values() for one in reasons),

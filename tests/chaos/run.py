@@ -1,5 +1,5 @@
 """One chaos run: a lab, tenants, a nemesis; then everything heals, and in a bounded time all must be quiet and right.
-What happened is in the folder of the run: history.jsonl, nemesis.jsonl, and of a run that fails the logs."""
+What happened is in the folder of the run: history.jsonl, nemesis.jsonl, healing.txt, and if it fails the logs."""
 
 import random
 import shutil
@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from cells.errors import CelltreeError
 from tests.chaos.checker import Verdict, judge
@@ -86,9 +87,9 @@ def _under_faults(running: RunningLab, lab: FaultyLab, seed: int, seconds: float
             thread.join()
         history.close()
     began = time.monotonic()
-    truth, verdict = _at_rest(
-        lab, history, Door(endpoints, random.Random(seed)), flips=bool(nemesis.counts[Kind.FLIPPED])
-    )
+    door = Door(endpoints, random.Random(seed))
+    with (folder / "healing.txt").open("w", encoding="utf-8") as told:
+        truth, verdict = _at_rest(lab, history, door, told, flips=bool(nemesis.counts[Kind.FLIPPED]))
     return Outcome(
         seed=seed,
         seconds=seconds,
@@ -101,8 +102,8 @@ def _under_faults(running: RunningLab, lab: FaultyLab, seed: int, seconds: float
     )
 
 
-def _at_rest(lab: FaultyLab, history: History, door: Door, *, flips: bool) -> tuple[Truth, Verdict]:
-    """Look until all is as it should be, or until that has taken too long."""
+def _at_rest(lab: FaultyLab, history: History, door: Door, told: TextIO, *, flips: bool) -> tuple[Truth, Verdict]:
+    """Look until all is as it should be, or until that has taken too long; what is not yet is told."""
     lab.wait_ready()
     leaves = frozenset(cell.name for cell in lab.topology.leaves)
     end = time.monotonic() + QUIET_SECONDS
@@ -110,10 +111,12 @@ def _at_rest(lab: FaultyLab, history: History, door: Door, *, flips: bool) -> tu
         try:
             truth = look(lab, door)
             verdict = judge(history.events, truth, API, leaves, flips=flips)
-        except CelltreeError:
+        except CelltreeError as error:
+            print(f"{history.now():.1f} {error}", file=told)
             if time.monotonic() > end:
                 raise
         else:
+            print(f"{history.now():.1f} {len(verdict.breaches)} {verdict.breaches[:3]}", file=told, flush=True)
             if not verdict.breaches or time.monotonic() > end:
                 return truth, verdict
         time.sleep(1.0)

@@ -139,8 +139,9 @@ class Tenant:
         if shown.code == 404:
             self._servers.remove(server)
             return
-        menu = MENU.get(shown.body["server"]["status"]) if shown.code == 200 else None
-        if menu is None:
+        seen = shown.body["server"] if shown.code == 200 else {}
+        menu = MENU.get(seen.get("status", ""))
+        if menu is None or seen["OS-EXT-STS:task_state"]:
             time.sleep(PAUSE)
             return
         action = self._chance.choices([word for word, _ in menu], [weight for _, weight in menu])[0]

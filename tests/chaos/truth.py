@@ -10,6 +10,7 @@ from cells.config import identity
 from cells.house import system_clock
 from cells.lab.lab import Lab
 from cells.names import CellName, id_from_text
+from cells.record import NO_SERVER
 from cells.registering import open_store
 from cells.rows import InboxRow, JobRow, OutboxRow, ParkedRow
 from cells.topology_file import API
@@ -55,7 +56,7 @@ def look(lab: Lab, door: Door) -> Truth:
                 parked[cell.name] = reasons
             records += len(unit.all(InboxRow))
             busy += [f"{cell.name} waits for {row.destination}'s acknowledgement" for row in unit.all(OutboxRow)]
-            busy += [f"{cell.name} does {row.kind}" for row in unit.all(JobRow)]
+            busy += [f"{cell.name} does {row.kind}" for row in unit.all(JobRow) if row.server != NO_SERVER]
     pools = {cell.name: _pool(lab, [pool.name for pool in cell.pools]) for cell in lab.topology.leaves}
     busy += [f"{fact.name} waits: {fact.open}" for audit in audits.values() for fact in audit.owned if fact.open]
     return Truth(audits=audits, pools=pools, parked=parked, busy=tuple(busy), records=records, images=_images(door))

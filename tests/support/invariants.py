@@ -181,6 +181,8 @@ def _disks(tree: Tree, leaf: str) -> list[str]:
         claim = vdi["other_config"].get(tags.CLAIM, "")
         name = vdi["name_label"]
         if vdi["is_a_snapshot"]:
+            if tags.BACKUP in vdi["other_config"] and id_from_text(claim.split()[0]) in alive:
+                continue  # the base of the server's next backup
             wrong.append(f"{leaf}: snapshot {name} is left")
         elif claim and (id_from_text(claim.split()[0]) not in alive or not vdi["VBDs"]):
             wrong.append(f"{leaf}: disk {name} of {claim} is left")

@@ -157,23 +157,48 @@ class House:
                 for vm in vms.values()
             ),
             "disks": sorted(
-                (vdi["name_label"], vdi["virtual_size"], vdi["other_config"].get(tags.CLAIM, ""), len(vdi["VBDs"]))
+                (
+                    vdi["name_label"],
+                    vdi["virtual_size"],
+                    vdi["other_config"].get(tags.CLAIM, ""),
+                    len(vdi["VBDs"]),
+                    _sent_as(vdi),
+                )
                 for vdi in disks.values()
             ),
             "interfaces": len(vifs),
             "attachments": len(vbds),
         }
 
-    def _disk_name(self, ref: str) -> str:
-        return str(self.session.call("VDI.get_name_label", ref))
+    def _attachment(self, vbd: dict[str, Any]) -> tuple[Any, ...]:
+        name = str(self.session.call("VDI.get_name_label", vbd["VDI"]))
+        return vbd["userdevice"], name, vbd["currently_attached"], sorted(vbd["qos_algorithm_params"].items())
+
+    def _is_base(self, vdi: dict[str, Any]) -> bool:
+        """Whether a disk is kept for the backups of a disk that is in use."""
+        disk = self.records("VDI").get(vdi["snapshot_of"])
+        return tags.BACKUP in vdi["other_config"] and disk is not None and bool(disk["VBDs"])
 
     def orphans(self) -> list[str]:
         """Disks that no VM has, and devices of no VM, or left on a control domain."""
         vms = {ref: vm for ref, vm in self.records("VM").items() if not vm["is_control_domain"]}
         memories = {vm["suspend_VDI"] for vm in vms.values()}
-        loose = [vdi["name_label"] for ref, vdi in self.disks().items() if not vdi["VBDs"] and ref not in memories]
+        loose = [
+            vdi["name_label"]
+            for ref, vdi in self.disks().items()
+            if not vdi["VBDs"]
+            and ref not in memories
+            and tags.PROJECT not in vdi["other_config"]
+            and not self._is_base(vdi)
+        ]
         devices = [ref for kind in ("VBD", "VIF") for ref, row in self.records(kind).items() if row["VM"] not in vms]
         return loose + devices
+
+
+def _sent_as(vdi: dict[str, Any]) -> list[str]:
+    """What a kept snapshot says of itself but for the identity of its disk."""
+    image, _, disks, deltas = vdi["other_config"].get(tags.BACKUP, "- - - -").split()
+    return [image, disks, deltas]
 
 
 def _no_wait(seconds: float) -> None:

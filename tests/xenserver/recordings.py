@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from xmlrpc.client import DateTime, Fault, dumps, loads
 
-from xenapi_host import vhd
 from xenapi_host.simulator.full import FullPool
+from xenapi_host.simulator.mishaps import write_every_block
 from xenapi_host.simulator.worlds import recorded_world
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -380,13 +380,7 @@ class Player:
         return self._compare(step, status, answer)
 
     def _play_fill_disk(self, step: Step) -> str:
-        engine = self.pool.engine
-        ref = self.comparison.concrete(step["params"])[-1]
-        row = engine.db.rows[ref]
-        path = self.pool.storage.path(engine.db.rows[row["SR"]]["uuid"], row["uuid"])
-        with vhd.Disk.open(path, writable=True) as disk:
-            for offset in range(0, disk.size, vhd.BLOCK_SIZE):
-                disk.pwrite(offset, b"\x5a" * 4096)
+        write_every_block(self.pool.engine, self.comparison.concrete(step["params"])[-1])
         return ""
 
     def _play_http(self, step: Step) -> str:

@@ -144,6 +144,85 @@ def _migrate(house: House, session: Session, journal: Journal) -> object:
     return driver.migrate(session, SERVER, house.facts().hosts[1], journal).power_state
 
 
+def _volume(house: House) -> str:
+    """The uuid of the one volume there is."""
+    (uuid,) = [vdi["uuid"] for vdi in house.records("VDI").values() if tags.PROJECT in vdi["other_config"]]
+    return str(uuid)
+
+
+def _with_volume(setup: Setup) -> Setup:
+    """After `setup`, a volume that the server has."""
+
+    def set_up(house: House) -> None:
+        setup(house)
+        house.a_volume()
+        _attach(house, house.session, KeptJournal())
+
+    return set_up
+
+
+def _attach(house: House, session: Session, journal: Journal) -> object:
+    place = driver.Place(device=8, host=house.facts().hosts[0].uuid)
+    return driver.attach_volume(session, SERVER, _volume(house), "p", place)
+
+
+def _detach(house: House, session: Session, journal: Journal) -> object:
+    return driver.detach_volume(session, SERVER, _volume(house))
+
+
+def _take_host_snapshot(house: House, session: Session, journal: Journal) -> object:
+    return driver.take_host_snapshot(session, SERVER, 9, "before the upgrade").name
+
+
+def _host_snapshot(house: House) -> None:
+    _built_full(house)
+    _take_host_snapshot(house, house.session, KeptJournal())
+
+
+def _drop_host_snapshot(house: House, session: Session, journal: Journal) -> object:
+    kept = [vm["uuid"] for vm in house.records("VM").values() if "-snapshot-" in vm["name_label"]]
+    return [driver.drop_host_snapshot(session, SERVER, uuid) for uuid in kept]
+
+
+def _resized_with_snapshot(house: House) -> None:
+    _host_snapshot(house)
+    _resize_full(0)(house, house.session, KeptJournal())
+
+
+def _share(house: House, session: Session, journal: Journal) -> object:
+    vcpus, disks = {"weight": "64", "cap": "50"}, {"sched": "best-effort", "class": "7"}
+    driver.set_shares(session, SERVER, {"weight": "512", "cap": "0", "mask": "0"}, {"sched": "idle"})
+    return driver.set_shares(session, SERVER, vcpus, disks)
+
+
+def _resized_with_volume(house: House) -> None:
+    _with_volume(_built)(house)
+    _resize(0)(house, house.session, KeptJournal())
+
+
+def _volume_there(house: House) -> None:
+    _built(house)
+    house.a_volume()
+
+
+def _volume_there_and_off(house: House) -> None:
+    _stopped(house)
+    house.a_volume()
+
+
+def _backup(name: str, *bases: str) -> Work:
+    def work(house: House, session: Session, journal: Journal) -> object:
+        image = ImageRef(id=name, url=SNAPSHOT.url)
+        return driver.backup(session, SERVER, image, Incremental(bases=bases), journal)
+
+    return work
+
+
+def _backed_up(house: House) -> None:
+    house.built()
+    _backup("snap")(house, house.session, KeptJournal())
+
+
 OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "build": (_nothing, _build),
     "build from the cache": (_cached, _build),
@@ -162,6 +241,16 @@ OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "resize while suspended": (_suspended, _resize(1)),
     "delete while suspended": (_suspended, lambda house, session, journal: driver.destroy(session, SERVER)),
     "snapshot": (_built, lambda house, session, journal: driver.snapshot(session, SERVER, SNAPSHOT, journal)),
+    "first backup": (_built, _backup("snap")),
+    "incremental backup": (_backed_up, _backup("next", "snap")),
+    "backup whose base image is gone": (_backed_up, _backup("next")),
+    "snapshot beside a base": (
+        _backed_up,
+        lambda house, session, journal: driver.snapshot(session, SERVER, SNAPSHOT, journal),
+    ),
+    "delete with a base": (_backed_up, lambda house, session, journal: driver.destroy(session, SERVER)),
+    "resize with a base": (_backed_up, _resize(1)),
+    "move with a base": (_backed_up, _migrate),
     "resize here": (_built, _resize(0)),
     "resize to another host": (_built, _resize(1)),
     "resize while off": (_stopped, _resize(1)),

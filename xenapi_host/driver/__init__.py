@@ -16,6 +16,7 @@ from xenapi_host.driver.agent import (
     set_password,
     update_agent,
 )
+from xenapi_host.driver.backup import BackedUp, backup
 from xenapi_host.driver.build import Prepared, RunningFacts, prepare_build, start_build
 from xenapi_host.driver.cache import clear_cache
 from xenapi_host.driver.classic import ClassicSource, finish_classic, prepare_classic
@@ -39,6 +40,7 @@ from xenapi_host.driver.watch import Foreign, Looked, look
 from xenapi_host.driver.xenstore import put_metadata, put_network, read_live, write_live
 
 __all__ = [
+    "BackedUp",
     "ClassicSource",
     "Diagnostics",
     "Foreign",
@@ -55,6 +57,7 @@ __all__ = [
     "activate_system",
     "agent_version",
     "attach_volume",
+    "backup",
     "clear_cache",
     "confirm_resize",
     "console_log",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cells.errors import Permanent, Temporary
-from cells.model import ImageRef
+from cells.model import ImagePart, ImageRef
 from xenapi_host import tags
 from xenapi_host.driver import disks
 from xenapi_host.driver.plugin import call_plugin
@@ -19,7 +19,7 @@ from xenapi_host.session import NULL, Session, XenFailure
 
 PLUGIN = "celltree_image.py"
 MOVE_SECONDS = 4 * 3600.0
-_LONGEST_CHAIN = 16
+LONGEST_CHAIN = 16  # the plugin's limit; storage itself allows 30
 _MOUNTS = "/var/run/sr-mount"
 
 
@@ -73,7 +73,7 @@ def _fetch(session: Session, plan: BuildPlan, headers: Mapping[str, str]) -> Cac
         "url": file_url(plan.image),
         "headers": dict(headers),
         "sr_path": path,
-        "uuids": tags.image_uuids(plan.storage, plan.image.id, _LONGEST_CHAIN),
+        "uuids": tags.image_uuids(plan.storage, plan.image.id, LONGEST_CHAIN),
     }
     if plan.image.disk_format == "raw":
         params["format"] = "raw"
@@ -81,6 +81,8 @@ def _fetch(session: Session, plan: BuildPlan, headers: Mapping[str, str]) -> Cac
         params["max_virtual_size"] = plan.root_bytes
     if plan.image.checksum:
         params["checksum"] = plan.image.checksum
+    if plan.image.parents:
+        params["parents"] = [_parent(plan.image, part) for part in plan.image.parents]
     chain = call_plugin(session, host, PLUGIN, "download", params, limit=MOVE_SECONDS)
     for place in range(len(chain) - 1, -1, -1):
         _introduce(session, plan, storage, chain[place], leaf=place == 0)
@@ -88,6 +90,11 @@ def _fetch(session: Session, plan: BuildPlan, headers: Mapping[str, str]) -> Cac
     if found is None:
         raise Temporary("the image has gone from the host's storage meanwhile; looking again")
     return found
+
+
+def _parent(image: ImageRef, part: ImagePart) -> dict[str, str]:
+    checksum = {"checksum": part.checksum} if part.checksum else {}
+    return {"url": file_url(image, part.id), **checksum}
 
 
 def _introduce(session: Session, plan: BuildPlan, storage: str, disk: Mapping[str, Any], *, leaf: bool) -> None:
@@ -118,9 +125,9 @@ def _introduce(session: Session, plan: BuildPlan, storage: str, disk: Mapping[st
             session.call("VDI.set_name_label", known.ref, tags.image_name(plan.image.id))
 
 
-def file_url(image: ImageRef) -> str:
-    """Where an image's bytes are got from and put to."""
-    return f"{image.url.rstrip('/')}/v2/images/{image.id}/file"
+def file_url(image: ImageRef, part: str = "") -> str:
+    """Where an image's bytes are got from and put to; or those of an image that it builds upon."""
+    return f"{image.url.rstrip('/')}/v2/images/{part or image.id}/file"
 
 
 def folder(session: Session, storage: str, prefer: str = "") -> tuple[str, str]:

@@ -56,6 +56,7 @@ def _move(session: Session, vm: Vm, host: str, to: HostFacts, journal: Journal) 
         raise Permanent("the new host has no storage for the server's disks")
     target = session.handle("SR", to.storage)
     disk_map = {ref: target if sr in apart else sr for ref, sr in storages.items()}
+    drop_base(session, vm)
     receiver = session.call("host.migrate_receive", host, session.handle("network", to.network), {})
     session.call("VM.assert_can_migrate", vm.ref, receiver, True, disk_map, {}, {})
     run_noted(

@@ -22,6 +22,10 @@ class PluginFailed(Temporary):
     """The script has ended without doing it; it may be called again after a while."""
 
 
+class BaseGone(Permanent):
+    """What changed since a base cannot be told any more; all can be sent."""
+
+
 def call_plugin(
     session: Session, host: str, plugin: str, function: str, params: dict[str, Any], *, limit: float
 ) -> Any:
@@ -82,6 +86,8 @@ def _said(*parameters: str) -> CelltreeError:
         return PluginFailed("the image could not be moved to or from the image service", retry_after=_RETRY_SECONDS)
     if kind != "PermanentError":
         return PluginFailed("the host's plugin was cut short", retry_after=_RETRY_SECONDS)
+    if text.startswith("no base: "):
+        return BaseGone(text[len("no base: ") :])
     if text.startswith("no space left"):
         return Refusal(RefusalCode.NO_ROOM, "the host's storage is too full")
     if text.startswith("ImageNotFound"):

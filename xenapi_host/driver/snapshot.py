@@ -1,11 +1,14 @@
 """A snapshot of a server's root disk as an image: the chain of VHD files, uploaded by the plugin where they lie."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from cells.errors import LeaseLost, Permanent, Refusal, Temporary
 from cells.model import ImageRef
 from cells.ports import Journal
+from xenapi_host import tags
 from xenapi_host.driver import disks, images, vms
 from xenapi_host.driver.disks import Disk
 from xenapi_host.driver.errors import telling
@@ -13,8 +16,7 @@ from xenapi_host.driver.plugin import PluginFailed, call_plugin_noted, earlier
 from xenapi_host.driver.vms import Vm
 from xenapi_host.session import Session, TaskTimedOut, XenFailure
 
-_LONGEST_CHAIN = 16  # the plugin's limit, which is what builds can take; storage itself allows 30
-_UPLOAD = "upload"
+UPLOAD = "upload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,66 +42,82 @@ def snapshot(
     upload that an earlier try has begun is waited for, not begun again. `headers` go with the upload (a token).
     Raises Temporary, Permanent, and what journal.check() raises."""
     vm = vms.the_one(session, server)
-    root = _root(session, vm)
-    done = earlier(session, journal, _UPLOAD, limit=images.MOVE_SECONDS)
-    _sweep(session, root)
+    root = root_of(session, vm)
+    done = earlier(session, journal, UPLOAD, limit=images.MOVE_SECONDS)
+    sweep(session, root)
     if done is None:
         journal.check()
-        taken = str(session.call("VDI.snapshot", root.ref, {}))
-        try:
-            done = _upload(session, vm, taken, image, journal, headers or {})
-        except (XenFailure, TaskTimedOut, PluginFailed, Permanent, Refusal) as error:
-            if not isinstance(error, LeaseLost):
-                _clear_away(session, taken)
-            raise
-        disks.destroy_ref(session, taken)
+        with taken(session, root) as ref:
+            done = upload(session, vm, ref, image, journal, headers or {})
+        disks.destroy_ref(session, ref)
     return Uploaded(size=int(done["size"]), checksum=str(done["checksum"]))
 
 
-def _root(session: Session, vm: Vm) -> Disk:
+def root_of(session: Session, vm: Vm) -> Disk:
+    """The disk that a snapshot is taken of."""
     root = disks.root(session, vm)
     if root is None:
         raise Permanent("the server has no root disk")
     return root
 
 
-def _sweep(session: Session, root: Disk) -> None:
-    """Destroy snapshots that an earlier try has left. Those that belong to a VM snapshot have a VBD: not ours."""
+def sweep(session: Session, root: Disk, *, but: str = "") -> None:
+    """Destroy snapshots that an earlier try has left. Those that belong to a VM snapshot have a VBD: not ours. Those
+    that are kept as the base of backups stay, and so does `but`."""
     for ref in root.record["snapshots"]:
-        left = disks.read(session, ref)
-        if left is not None and not left.record["VBDs"]:
+        left = disks.read(session, ref) if ref != but else None
+        if left is not None and not left.record["VBDs"] and tags.BACKUP not in left.record["other_config"]:
             disks.destroy_ref(session, ref)
 
 
-def _clear_away(session: Session, taken: str) -> None:
+@contextmanager
+def taken(session: Session, root: Disk) -> Iterator[str]:
+    """A snapshot of a disk (its reference), destroyed when what is done with it fails for any reason but a lost lease:
+    then it is the business of whoever has the lease."""
+    ref = str(session.call("VDI.snapshot", root.ref, {}))
     try:
-        disks.destroy_ref(session, taken)
+        yield ref
+    except (XenFailure, TaskTimedOut, PluginFailed, Permanent, Refusal) as error:
+        if not isinstance(error, LeaseLost):
+            _clear_away(session, ref)
+        raise
+
+
+def _clear_away(session: Session, ref: str) -> None:
+    try:
+        disks.destroy_ref(session, ref)
     except (XenFailure, Temporary):
         return  # the pool does not answer; the next try sweeps it
 
 
-def _upload(
-    session: Session, vm: Vm, taken: str, image: ImageRef, journal: Journal, headers: Mapping[str, str]
-) -> dict[str, int | str]:
-    storage = str(session.call("VDI.get_SR", taken))
+def upload(
+    session: Session, vm: Vm, ref: str, image: ImageRef, journal: Journal, headers: Mapping[str, str], **more: Any
+) -> dict[str, Any]:
+    """Have the plugin send a snapshot's chain; `more` parameters of it."""
+    storage = str(session.call("VDI.get_SR", ref))
     with session.exclusively(f"scan/{storage}"):
         session.call("SR.scan", storage)  # only after a scan are the parents right
-    chain = _chain(session, taken)
     host, path = images.folder(session, storage, vm.record["resident_on"])
-    params = {"url": images.file_url(image), "headers": dict(headers), "sr_path": path, "chain": chain}
-    sent: dict[str, int | str] = call_plugin_noted(
-        session, journal, _UPLOAD, host, images.PLUGIN, "upload", params, limit=images.MOVE_SECONDS
+    params = {
+        "url": images.file_url(image),
+        "headers": dict(headers),
+        "sr_path": path,
+        "chain": chain(session, ref),
+        **more,
+    }
+    sent: dict[str, Any] = call_plugin_noted(
+        session, journal, UPLOAD, host, images.PLUGIN, "upload", params, limit=images.MOVE_SECONDS
     )
     return sent
 
 
-def _chain(session: Session, leaf: str) -> list[str]:
+def chain(session: Session, leaf: str) -> list[str]:
     """The uuids of a disk's VHD files, leaf first."""
     record = session.call("VDI.get_record", leaf)
-    chain = [str(record["uuid"])]
+    found = [str(record["uuid"])]
     while parent := record["sm_config"].get("vhd-parent", ""):
-        if len(chain) == _LONGEST_CHAIN:
+        if len(found) == images.LONGEST_CHAIN:
             raise Temporary("the disk has too many snapshot layers until storage has merged them", retry_after=60.0)
-        chain.append(parent)
+        found.append(parent)
         record = session.call("VDI.get_record", session.call("VDI.get_by_uuid", parent))
-    return chain
+    return found

@@ -264,6 +264,9 @@ class Call:
 
     def tell_progress(self, done: float) -> None:
         """How far long work has got, in whole percents; stops it when it should. The lock is not held."""
+        if self.engine.faults.rules:
+            with self.engine.lock:
+                self.suffer(self.engine.faults.at(self.method, "during"))
         self.refuse_interrupted()
         row, percents = self.task_row, int(done * 100) / 100
         if row is not None and percents > row["progress"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.query import as_text
 from xenapi_host.simulator.vdi import copied
-from xenapi_host.simulator.vm import halt, new_domid, new_generation, suspend_sr, vm_row, write_image
+from xenapi_host.simulator.vm import halt, new_domid, new_generation, remove, suspend_sr, vm_row, write_image
 from xenapi_host.simulator.vm_operations import operation, refuse
 
 # Of the source's fields, those that belong to the copy's own life.
@@ -70,6 +71,20 @@ def _copy_disks(
             db.set(row, "device", vbd["device"])
 
 
+@contextmanager
+def _undone(call: Call, made: Row) -> Iterator[None]:
+    """A copy that fails on its way, or is cancelled, goes, and its disks with it."""
+    try:
+        yield
+    except Failure:
+        for ref in list(made["VBDs"]):
+            vdi = call.db.find("VDI", call.db.rows[ref]["VDI"])
+            if vdi is not None and call.db.rows[ref]["type"] != "CD":
+                chains.remove(call.engine, vdi)
+        remove(call.engine, made)
+        raise
+
+
 def _copy_cards(call: Call, source: Row, target: Row, *, same_mac: bool) -> None:
     for ref in reversed(source["VIFs"]):
         fields = {k: v for k, v in call.db.rows[ref].items() if k not in ("metrics", "current_operations")}
@@ -108,8 +123,9 @@ def _snapshot(call: Call, vm: Row, name: str, but: Collection[str] = ()) -> Row:
     if measured is not None:
         known = {field: value for field, value in measured.items() if field != "uuid"}
         engine.db.update(engine.db.get("VM_metrics", taken["metrics"]), known)
+    with _undone(call, taken):
+        _copy_disks(call, vm, taken, snapshot=True, but=but)
     engine.db.set(vm, "parent", taken.ref)
-    _copy_disks(call, vm, taken, snapshot=True, but=but)
     _copy_cards(call, vm, taken, same_mac=True)
     return taken
 
@@ -151,7 +167,8 @@ def _twin(call: Call, vm: Row, name: str, sr: Row | None) -> Row:
         "memory_target": "0",
     }
     twin = vm_row(engine, fields)
-    _copy_disks(call, vm, twin, snapshot=False, sr=sr)
+    with _undone(call, twin):
+        _copy_disks(call, vm, twin, snapshot=False, sr=sr)
     _copy_cards(call, vm, twin, same_mac=False)
     return twin
 
