@@ -223,8 +223,29 @@ def _backed_up(house: House) -> None:
     _backup("snap")(house, house.session, KeptJournal())
 
 
+def _classic_plan(house: House) -> BuildPlan:
+    kit = replace(LINUX, properties={"classic_kit": "true"})
+    return house.plan(image=kit, classic=ClassicGuest(source="old", name="web1"), config_drive=True)
+
+
+def _prepare_classic(house: House, session: Session, journal: Journal) -> object:
+    return driver.prepare_classic(session, _classic_plan(house), journal, source=_SOURCE, guest="web1").note
+
+
+def _finish_classic(house: House, session: Session, journal: Journal) -> object:
+    running, _ = driver.finish_classic(session, _classic_plan(house), journal, source=_SOURCE, guest="web1")
+    return running.power_state
+
+
+_SOURCE = driver.ClassicSource(name="old", command=("source",))
+
 OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "build": (_nothing, _build),
+    "copy a classic guest": (_nothing, _prepare_classic),
+    "finish a classic guest": (
+        lambda house: _prepare_classic(house, house.session, KeptJournal()) and None,
+        _finish_classic,
+    ),
     "build from the cache": (_cached, _build),
     "start": (_stopped, lambda house, session, journal: driver.start(session, SERVER).power_state),
     "stop": (_built, lambda house, session, journal: driver.stop(session, SERVER)),

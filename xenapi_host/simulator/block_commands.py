@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 COMMANDS = ("losetup", "mount", "umount")
@@ -82,6 +82,9 @@ class Blocks:
             raise Refused(f"umount: {asked}: not mounted")
         mount = self.mounts[folder]
         shutil.rmtree(Path(folder) / "lost+found", ignore_errors=True)
+        size = os.path.getsize(mount["device"])
+        os.truncate(mount["device"], 0)  # so that what the file system does not use is a hole
+        os.truncate(mount["device"], size)
         words = ["mke2fs", "-q", "-F", "-t", mount["type"], "-L", mount["label"], "-U", mount["uuid"], "-d", folder]
         said = subprocess.run([*words, mount["device"]], capture_output=True, text=True, check=False)
         if said.returncode:
@@ -95,16 +98,43 @@ class Blocks:
 
 
 def _copy(source: str, at: int, target: str, to: int, length: int) -> None:
-    """Bytes between two files; runs of zeros become holes in a new file."""
-    zeros = bytes(_PIECE)
-    new = not os.path.exists(target)
-    with open(source, "rb", buffering=0) as reader, open(target, "wb" if new else "r+b", buffering=0) as writer:
-        for offset in range(0, length, _PIECE):
-            data = os.pread(reader.fileno(), min(_PIECE, length - offset), at + offset)
-            if not new or data != zeros[: len(data)]:
-                os.pwrite(writer.fileno(), data, to + offset)
-        if new:
-            writer.truncate(to + length)
+    """Bytes between two files. Only data is read; what is a hole in the source is made one in the target."""
+    with open(source, "rb", buffering=0) as reader:
+        writer = os.open(target, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(writer, max(os.fstat(writer).st_size, to + length))
+            before = list(_data(writer, to, to + length))
+            for start, stop in _data(reader.fileno(), at, at + length):
+                for offset in range(start, stop, _PIECE):
+                    data = os.pread(reader.fileno(), min(_PIECE, stop - offset), offset)
+                    os.pwrite(writer, data, to + offset - at)
+            _blank(reader.fileno(), at, writer, to, before)
+        finally:
+            os.close(writer)
+
+
+def _blank(reader: int, at: int, writer: int, to: int, before: list[tuple[int, int]]) -> None:
+    """Write zeros where the target held data and the source has a hole."""
+    for start, stop in before:
+        place = start
+        for first, last in (*_data(reader, at + start - to, at + stop - to), (at + stop - to, at + stop - to)):
+            until = first - at + to
+            for offset in range(place, until, _PIECE):
+                os.pwrite(writer, bytes(min(_PIECE, until - offset)), offset)
+            place = last - at + to
+
+
+def _data(file: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Where a file holds data between two offsets."""
+    while start < stop:
+        try:
+            first = os.lseek(file, start, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            return
+        if first >= stop:
+            return
+        start = min(os.lseek(file, first, os.SEEK_HOLE), stop)
+        yield first, start
 
 
 def _facts(device: str) -> dict[str, str]:
