@@ -70,6 +70,16 @@ def _refuse_lone_surrogate(text: str) -> None:
             raise Invalid("Malformed request body: a string holds half a surrogate pair") from None
 
 
+def _is_whole(_: Any, value: Any) -> bool:
+    """JSON Schema takes 1.0 for an integer; a row that wants an int does not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_Validator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
+)
+
 # A validator is made once per schema; the schema is kept beside it, so that its identity stays its own.
 _validators: dict[int, tuple[Schema, Any]] = {}
 
@@ -78,7 +88,7 @@ def check(value: Any, schema: Schema) -> None:
     """Invalid, naming the field and what it must be, unless the value is of the schema."""
     kept = _validators.get(id(schema))
     if kept is None:
-        kept = _validators[id(schema)] = (schema, jsonschema.Draft202012Validator(schema))
+        kept = _validators[id(schema)] = (schema, _Validator(schema))
     error = best_match(kept[1].iter_errors(value))
     if error is None:
         return
