@@ -81,8 +81,6 @@ class Application:
         app = falcon.App(middleware=[_Envelope(self.metrics)])
         app.req_options.strip_url_path_trailing_slash = True
         app.req_options.keep_blank_qs_values = True
-        # An answer without a body has no type; every other one says its own.
-        app.resp_options.default_media_type = None  # type: ignore[assignment]
         app.add_error_handler(Exception, _failed)
         app.add_error_handler(falcon.HTTPError, _refused_by_falcon)
         by_path: dict[str, dict[str, list[Route]]] = {}

@@ -92,6 +92,19 @@ def check(value: Any, schema: Schema) -> None:
     error = best_match(kept[1].iter_errors(value))
     if error is None:
         return
-    where = ".".join(str(step) for step in error.absolute_path) or "body"
-    reason = error.message if len(error.message) <= 300 else f"{error.message[:200]} ... {error.message[-80:]}"
-    raise Invalid(f"Invalid input for field/attribute {where}: {reason}")
+    raise Invalid(f"Invalid input for field/attribute {_place(error)}: {_reason(error)}")
+
+
+# Fields whose values are nobody's business but the guest's; what is wrong with them is told without them.
+_SECRET = frozenset({"adminPass", "changePassword", "personality", "rescue", "user_data"})
+
+
+def _place(error: Any) -> str:
+    return ".".join(str(step) for step in error.absolute_path) or "body"
+
+
+def _reason(error: Any) -> str:
+    text = str(error.message)
+    if isinstance(error.instance, dict | list) or _SECRET.intersection(error.absolute_path):
+        text = text.replace(repr(error.instance), "what is given")
+    return text if len(text) <= 300 else f"{text[:200]} ... {text[-80:]}"
