@@ -1,10 +1,12 @@
 """JSON bodies: read with every limit, checked against a route's schema. What passes is plain data of that shape."""
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
-from jsonschema.exceptions import best_match
+from jsonschema.exceptions import ValidationError, best_match
 
 from api_cell.errors import Invalid
 from api_cell.http.call import Schema
@@ -75,8 +77,15 @@ def _is_whole(_: Any, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _matches(_: Any, pattern: str, value: Any, __: Schema) -> Iterator[ValidationError]:
+    """JSON Schema's $ is the end of the text; Python's lets a line end follow."""
+    if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
 _Validator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
+    {"pattern": _matches},
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
 )
 
