@@ -19,7 +19,7 @@ FAST := $(wildcard tests/unit tests/stories tests/properties tests/architecture)
 LINT := layout lint types
 PYTEST := pytest -n auto --dist worksteal
 
-.PHONY: help venv services demo check layout lint types fast-tests test format soak bench clean
+.PHONY: help venv services demo check layout lint types fast-tests test format soak chaos bench clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,9 @@ format: $(DEV_STAMP)  ## Format the code and mend what the linter can mend
 
 soak: $(DEV_STAMP)  ## Simulate many seeds; those that fail are added to the list: make soak SEEDS=10000 FIRST=0
 	@exec celltree simulate --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0) --failed tests/simulation/failed_seeds.txt
+
+chaos: $(DEV_STAMP) services  ## Break a lab under load for a while, and check every promise: make chaos MINUTES=10 SEED=1
+	@exec python -m tests.chaos --minutes $(or $(MINUTES),4) $(if $(SEED),--seed $(SEED))
 
 bench: $(DEV_STAMP) services  ## Run the benchmarks; each prints its figures: make bench ARGS=placement
 	@for program in benchmarks/$(or $(ARGS),[a-z]*).py; do \

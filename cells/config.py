@@ -8,6 +8,8 @@ key: dfw-1.key               # 32 bytes in hexadecimal; paths are relative to th
 certificate: dfw-1.certificate
 root: root.public
 tick: 10
+amqp:                        # of RabbitMQ, here and at neighbours; see cells.broker.options
+  tls: {authorities: ca.pem, certificate: dfw-1.pem, key: dfw-1.pem.key}
 settings: {}                 # the role's own; see its Settings class
 """
 
@@ -22,6 +24,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from cells import tls
+from cells.broker.options import AmqpOptions
 from cells.errors import BadInput
 from cells.identity import Identity, Trust
 from cells.names import CellName, cell_name
@@ -35,7 +39,7 @@ class CellConfig:
     how often hellos and capacity go out. `batch`: most records in one transaction. `threads`: most jobs at once,
     `per_lane`: most at once on one host. `listen`: host:port at which the
     role's front door is served by this process (an API cell's REST); empty: not here. `posting`: also take
-    requests of programs beside the cell over its broker (oslo.messaging RPC)."""
+    requests of programs beside the cell over its broker (oslo.messaging RPC). `amqp`: how to use RabbitMQ."""
 
     cell: CellName
     role: str
@@ -51,6 +55,7 @@ class CellConfig:
     per_lane: int = 4
     listen: str = ""
     posting: bool = False
+    amqp: AmqpOptions = field(default_factory=AmqpOptions)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -69,7 +74,7 @@ def load(path: Path) -> CellConfig:
         raise BadInput(f"configuration {path} must be a mapping of settings, like 'cell: dfw-1'")
     config = fill(CellConfig, raw, str(path))
     return dataclasses.replace(
-        config,
+        tls.with_whole_paths(config, path.parent.absolute()),
         cell=cell_name(config.cell),
         key=_hex_file(path, "key", config.key),
         certificate=_hex_file(path, "certificate", config.certificate),

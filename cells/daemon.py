@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from cells import collector
+from cells import collector, tls
 from cells.broker import rpc
 from cells.config import CellConfig
 from cells.errors import BadInput, Temporary
-from cells.house import Cell, House
+from cells.house import Cell, House, system_clock
 from cells.store import schema
 
 log = logging.getLogger("celltree.daemon")
@@ -30,6 +30,7 @@ EXIT_NOT_DRAINED = 3
 def run(config: CellConfig, *, drain_seconds: float = DRAIN_SECONDS) -> int:
     """Serve until told to stop; gives the exit status. Jobs under way at SIGTERM have `drain_seconds` to reach their
     end; what is left then is taken up from its journal by whichever daemon comes next."""
+    tls.check(config, system_clock())
     stopping = threading.Event()
     cell: Cell | None = None
 
@@ -99,7 +100,7 @@ def _open_posting(cell: Cell) -> rpc.Server | None:
         return None
     if not isinstance(cell.role, HasPosting):
         raise BadInput(f"posting is set, but a {cell.config.role} cell takes no requests; remove it")
-    server = rpc.serve(cell.config.broker, cell.name, cell.role.posting(cell.node.poke))
+    server = rpc.serve(cell.config.broker, cell.name, cell.role.posting(cell.node.poke), options=cell.config.amqp)
     server.start()
     return server
 

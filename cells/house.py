@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from cells.broker import MemoryExchanges, open_broker
+from cells.broker.memory import SCHEME
 from cells.config import CellConfig, identity
 from cells.errors import BadInput
 from cells.identity import Identity
@@ -167,7 +169,7 @@ class House:
         )
         role = self.dressed(kind.make(parts))
         bell = Bell()
-        broker = open_broker(config.broker, config.cell, bell, exchanges=self.exchanges)
+        broker = open_broker(config.broker, config.cell, bell, exchanges=self.exchanges, options=config.amqp)
         undo.callback(broker.close)
         node = self.node_class(
             store=store,
@@ -238,7 +240,11 @@ def save_edge(
     parent: bool,
     url: str,
     random_bytes: Callable[[int], bytes],
+    *,
+    user: str = "",
 ) -> None:
-    """Save the edge to a neighbour in a cell's own database; the neighbour's broker URL is kept sealed."""
+    """Save the edge to a neighbour in a cell's own database; the neighbour's broker URL is kept sealed. `user`: who the
+    neighbour is at this cell's broker; a memory broker knows publishers by their cells."""
     box = own.keep(url.encode(), random_bytes)
-    unit.save(EdgeRow(neighbour=neighbour, parent=parent, uuid=uuid, state=CellState.ENABLED, url=box))
+    who = user or (neighbour if urlsplit(url).scheme == SCHEME else "")
+    unit.save(EdgeRow(neighbour=neighbour, parent=parent, uuid=uuid, state=CellState.ENABLED, url=box, user=who))

@@ -5,20 +5,24 @@ park, with its reason. Nothing here writes.
 
 import logging
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from cells import codec
+from cells.callers import Callers
 from cells.errors import BadInput, CelltreeError
 from cells.identity import Certificate, Identity
-from cells.messages import Direction
-from cells.names import CellName, Instant
-from cells.ports import NewId
+from cells.messages import REGISTRY, Direction
+from cells.names import SECOND, CellName, Instant
+from cells.ports import Delivery, NewId
 from cells.pump import Pending
 from cells.record import MAX_BUNDLE, Packet, Received, Record
 from cells.rows import JobRow, ParkedRow, WakeRow
 
 log = logging.getLogger("celltree.node")
+
+ROOM, ROOM_TIME = 1000, 3600 * SECOND
+"""How many refused messages of one neighbour are parked within what time."""
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ class Opened:
 
 
 class Intake:
-    """The door of one cell. `neighbours`: those whose word about themselves is taken now."""
+    """The door of one cell. `callers`: who may hand it messages; `look_again` brings them up to date."""
 
     def __init__(
         self,
@@ -52,26 +56,35 @@ class Intake:
         identity: Identity,
         role_name: str,
         new_id: NewId,
-        neighbours: Container[CellName],
+        callers: Callers,
+        look_again: Callable[[Instant], None],
         counts: Counter[str],
     ) -> None:
         self._identity = identity
         self._name = identity.name
         self._role_name = role_name
         self._new_id = new_id
-        self._neighbours = neighbours
+        self._callers = callers
+        self._look_again = look_again
         self._counts = counts
+        self._room: Counter[CellName] = Counter()
+        self._room_since: Instant = 0
 
-    def open(self, data: bytes, now: Instant) -> Opened:
+    def open(self, delivery: Delivery, now: Instant) -> Opened:
         """Take a bundle apart."""
         opened = Opened()
         try:
-            packets = codec.unpack_bundle(data)
+            packets = codec.unpack_bundle(delivery.data)
         except BadInput as error:
-            opened.items.append(Item(parked=self._park(data[:MAX_BUNDLE], str(error), "", now, self._new_id())))
+            data = delivery.data[:MAX_BUNDLE]
+            opened.items += self._refused(data, str(error), delivery.user, now, self._new_id())
             return opened
+        if not all(self._callers.may_bring(_brought_by(packet), delivery.user, now) for packet in packets):
+            self._look_again(now)
         for packet in packets:
-            if packet.destination == self._name:
+            if not self._callers.may_bring(_brought_by(packet), delivery.user, now):
+                opened.items += self._from_stranger(packet, delivery.user, now)
+            elif packet.destination == self._name:
                 opened.items += self._packet(packet, now)
             else:
                 opened.passing.append(packet)
@@ -95,28 +108,25 @@ class Intake:
         return replace(item, parked=parked, origin=record.origin, received=None)
 
     def _packet(self, packet: Packet, now: Instant) -> list[Item]:
-        neighbour = packet.trail[-1].cell if packet.trail else ""
+        neighbour = _brought_by(packet)
+        items: list[Item] = []
         try:
             certificate = self._identity.trust.packet(packet)
         except BadInput as error:
             # Its ids are anybody's words and not acknowledged, or a forged copy would end a true record's journey.
-            return [
-                Item(parked=self._park(data, str(error), neighbour, now, self._new_id())) for data in packet.records
-            ]
-        items = []
+            for data in packet.records:
+                items += self._refused(data, str(error), neighbour, now, self._new_id())
+            return items
         for data in packet.records:
             try:
                 record = codec.unpack_record(data)
                 self._may(record, certificate)
             except BadInput as error:
                 id = codec.peek(data).id or self._new_id()
-                parked = self._park(data, str(error), neighbour, now, id)
-                items.append(Item(parked=parked, origin=certificate.name))
+                items += self._refused(data, str(error), neighbour, now, id, origin=certificate.name)
                 continue
-            if record.kind.direction is Direction.BESIDE and record.origin not in self._neighbours:
-                # An edge is made, and taken away, at one end before the other: nothing an operator should look into.
-                self._counts["from strangers"] += 1
-                log.info("%s: %s from %s, which is no neighbour (yet)", self._name, record.kind.name, record.origin)
+            if record.kind.direction is Direction.BESIDE and record.origin not in self._callers:
+                self._unknown(record.kind.name, record.origin)
                 continue
             items.append(Item(received=Received(record=record, trail=packet.trail, neighbour=neighbour)))
         return items
@@ -136,6 +146,44 @@ class Intake:
                 f"{record.origin} ({certificate.role}) may not send {kind.name} ({kind.direction}) to {self._name}"
             )
 
+    def _from_stranger(self, packet: Packet, user: str, now: Instant) -> list[Item]:
+        """What only a neighbour may bring, and someone else did. Not acknowledged: a true origin sends it again."""
+        neighbour = _brought_by(packet)
+        reason = f"brought in the name of {neighbour!r} by the broker user {user!r}, who is not this neighbour of ours"
+        items: list[Item] = []
+        for data in packet.records:
+            kind = REGISTRY.get(codec.peek(data).kind)
+            if kind is not None and kind.direction is Direction.BESIDE:
+                self._unknown(kind.name, packet.origin)
+            else:
+                items += self._refused(data, reason, user or neighbour, now, self._new_id())
+        return items
+
+    def _unknown(self, kind: str, origin: CellName) -> None:
+        # An edge is made, and taken away, at one end before the other: nothing an operator should look into.
+        self._counts["from strangers"] += 1
+        log.info("%s: %s from %s, which is no neighbour (yet)", self._name, kind, origin)
+
+    def _refused(
+        self, data: bytes, reason: str, neighbour: CellName, now: Instant, id: bytes, *, origin: CellName = ""
+    ) -> list[Item]:
+        """A row to park, while there is room for more of this neighbour's: who sends nothing sound shall not fill the
+        database. What finds no room is not acknowledged; what is true in it comes again."""
+        self._counts["refused"] += 1
+        if now - self._room_since > ROOM_TIME:
+            self._room.clear()
+            self._room_since = now
+        self._room[neighbour] += 1
+        if self._room[neighbour] > ROOM:
+            self._counts["refused unseen"] += 1
+            log.log(
+                logging.WARNING if self._room[neighbour] == ROOM + 1 else logging.DEBUG,
+                "%s: over %d messages of %s refused within an hour; more are dropped: %s",
+                self._name, ROOM, neighbour or "an unknown neighbour", reason,
+            )  # fmt: skip
+            return []
+        return [Item(parked=self._park(data, reason, neighbour, now, id), origin=origin)]
+
     def _park(self, data: bytes, reason: str, neighbour: CellName, now: Instant, id: bytes) -> ParkedRow:
         peek = codec.peek(data)
         log.warning("%s: parked a message from %s: %s", self._name, neighbour or "an unknown neighbour", reason)
@@ -148,3 +196,8 @@ class Intake:
             reason=reason,
             data=data,
         )
+
+
+def _brought_by(packet: Packet) -> CellName:
+    """The neighbour a packet says it comes from; believed only together with its broker user."""
+    return packet.trail[-1].cell if packet.trail else ""

@@ -9,9 +9,11 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cells import codec
+from cells.callers import Callers
 from cells.deciding import ADOPT_AFTER, Batch, Deciding
 from cells.errors import AmbiguousCommit, BadInput, CelltreeError, Conflict, Temporary
 from cells.identity import Identity
@@ -101,9 +103,15 @@ class Node:
             workers=workers,
         )
         self._links: dict[CellName, bytes] = {}
+        self._callers = Callers()
         self._unsent = Unsent()
         self._intake = Intake(
-            identity=identity, role_name=role.name, new_id=new_id, neighbours=self._links, counts=self.counts
+            identity=identity,
+            role_name=role.name,
+            new_id=new_id,
+            callers=self._callers,
+            look_again=self._look_again,
+            counts=self.counts,
         )
         self.deciding = Deciding(name=self.name, role=role, unsent=self._unsent)
         self._local: deque[Item] = deque()
@@ -113,6 +121,7 @@ class Node:
         self._next_wakes: Instant = 0
         self._next_renew: Instant = 0
         self._next_tick: Instant = 0
+        self._next_look: Instant = 0
         self._next_adopt: Instant = 0
         self._next_roll: Instant = 0
         self._taken_over = False
@@ -121,6 +130,7 @@ class Node:
         with store.unit() as unit:
             start = unit.count_up("starts")
             role.load(unit, clock())
+            self._callers.take(unit.all(EdgeRow), clock())
         self._token = f"unit:{settings.daemon}"
         self._pump = Pump(identity=identity, next_hops=role.next_hops, first_serial=start * SERIALS_A_START)
 
@@ -230,7 +240,7 @@ class Node:
 
     def _take(self, delivery: Delivery, now: Instant) -> list[Item]:
         pending = Pending(delivery.tag)
-        opened = self._intake.open(delivery.data, now)
+        opened = self._intake.open(delivery, now)
         for packet in opened.passing:
             self.counts["relayed"] += 1
             self._pump.relay(packet, pending, now)
@@ -440,6 +450,7 @@ class Node:
         with self.store.unit(lock=False) as unit:
             edges = {edge.neighbour: edge for edge in unit.all(EdgeRow)}
             self.deciding.role.load(unit, now)
+        self._callers.take(edges.values(), now)
         for name, box in list(self._links.items()):
             if name not in edges or edges[name].url != box:
                 del self._links[name]
@@ -452,6 +463,14 @@ class Node:
                 self._links[name] = edge.url
             except BadInput as error:
                 log.error("%s: edge to %s is not usable: %s", self.name, name, error)
+
+    def _look_again(self, now: Instant) -> None:
+        """Someone unknown has brought something: perhaps over an edge that was saved since our last tick."""
+        if now < self._next_look:
+            return
+        self._next_look = now + SECOND
+        with suppress(Temporary):
+            self._refresh(now)
 
     def _link(self, edge: EdgeRow) -> Link:
         return self._broker.link(edge.neighbour, self._open_url(edge.url))

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from cells import codec
+from cells import codec, tls
 from cells.broker import AmqpOptions
 from cells.broker.limits import redacted
-from cells.config import CellConfig, identity
+from cells.config import CellConfig, fill, identity
 from cells.decision import Remove
 from cells.errors import BadInput, CelltreeError, Permanent, Temporary
 from cells.house import role_class, save_edge
@@ -111,8 +111,10 @@ class Registrar:
         _check_role(new)
         for parent in new.parents:
             self._check_parent(parent, new.name)
-        reach_database(new.database)
-        reach_broker(new.broker)
+        draft = tls.with_whole_paths(_draft(new), self.folder.cells.absolute())
+        tls.check(draft, self._clock())
+        reach_database(draft.database)
+        reach_broker(draft.broker, draft.amqp)
         for parent in new.parents:
             self._check_not_known(parent, new.name)
 
@@ -172,18 +174,19 @@ class Registrar:
         self._check_parent(parent, child)
         if config.role == API:
             raise BadInput(f"{child} is an API cell: it has no parents; put a compute cell under {parent} instead")
-        above = self._parents_above(parent)
+        ancestry = self._parents_above(parent)
         if parent in {name for name, _ in self._edges(config, parents=True)}:
             raise BadInput(f"{child} is under {parent} already; nothing to do")
-        ring = cycle_in({**above, child: (*above.get(child, ()), parent)})
+        ring = cycle_in({**ancestry, child: (*ancestry.get(child, ()), parent)})
         if ring:
             raise BadInput(
                 f"{parent} as a parent of {child} closes a cycle ({' -> '.join(ring)}); "
                 f"choose a parent that is not below {child}"
             )
-        reach_broker(up or self.folder.config(parent).broker, inbox=not up)
-        reach_broker(down or config.broker, inbox=not down)
-        self._join(self.folder.config(parent), config, up, down)
+        above = self.folder.config(parent)
+        reach_broker(up or _as_user(above.broker, child), config.amqp, inbox=False)
+        reach_broker(down or _as_user(config.broker, parent), above.amqp, inbox=False)
+        self._join(above, config, up, down)
 
     def why_not_detach(self, child: CellName, parent: CellName) -> str:
         """Why the edge must stay: a cell with servers would lose its last way. Empty when it may go."""
@@ -235,12 +238,17 @@ class Registrar:
 
     def _join(self, parent: CellConfig, child: CellConfig, up: str, down: str) -> None:
         one, other = identity(parent), identity(child)
-        self._save_edge(parent, one, other, parent=False, url=down or child.broker)
-        self._save_edge(child, other, one, parent=True, url=up or parent.broker)
+        up, down = up or _as_user(parent.broker, child.cell), down or _as_user(child.broker, parent.cell)
+        self._save_edge(parent, one, other, parent=False, url=down, back=up)
+        self._save_edge(child, other, one, parent=True, url=up, back=down)
 
-    def _save_edge(self, config: CellConfig, own: Identity, other: Identity, *, parent: bool, url: str) -> None:
+    def _save_edge(
+        self, config: CellConfig, own: Identity, other: Identity, *, parent: bool, url: str, back: str
+    ) -> None:
+        """`url`: how we write to the other's inbox; `back`: how the other writes to ours."""
+        user = unquote(urlsplit(back).username or "")
         with open_store(config) as store, store.unit() as unit:
-            save_edge(unit, own, other.says.uuid, other.name, parent, url, self._random_bytes)
+            save_edge(unit, own, other.says.uuid, other.name, parent, url, self._random_bytes, user=user)
 
     def _take_back(self, parent: CellName, child: CellName) -> None:
         try:
@@ -302,6 +310,22 @@ def _check_role(new: NewCell) -> None:
         raise BadInput(f"{strangers[0]!r} is not among the parents; name it with --parent as well")
 
 
+def _draft(new: NewCell) -> CellConfig:
+    """The configuration to be, without the files that are not made yet."""
+    raw = {"cell": new.name, "role": new.role, "database": new.database, "broker": new.broker, **new.settings}
+    return fill(CellConfig, {**raw, "key": "", "certificate": "", "root": ""}, new.name)
+
+
+def _as_user(url: str, publisher: CellName) -> str:
+    """How a cell writes to a neighbour's inbox where nothing else was said. With certificates each cell has a name of
+    its own at every broker; with passwords both use the same."""
+    parts = urlsplit(url)
+    if parts.scheme != "amqps" or parts.password:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{quote(publisher, safe='')}@{host}").geturl()
+
+
 def _record(row: RosterRow) -> CellRecord:
     record: CellRecord = codec.unpack(CellRecord, row.payload)
     return record
@@ -331,7 +355,7 @@ def reach_database(url: str) -> None:
         store.close()
 
 
-def reach_broker(url: str, *, inbox: bool = True) -> None:
+def reach_broker(url: str, options: AmqpOptions, *, inbox: bool = True) -> None:
     """Raise Temporary with the remedy when no broker answers there within a few seconds, or does not let us have an
     inbox there (`inbox`: false for a user that may only write to a neighbour's)."""
     if urlsplit(url).scheme == "memory":
@@ -342,7 +366,7 @@ def reach_broker(url: str, *, inbox: bool = True) -> None:
     check_url(url)
     wake = Wake()
     try:
-        connection = AmqpConnection(url, AmqpOptions(), "celltree cell register", wake)
+        connection = AmqpConnection(url, options, "celltree cell register", wake)
         try:
             if inbox:
                 connection.declare_inbox()

@@ -150,13 +150,15 @@ class ParkedRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeRow:
     """A link to a parent or a child. `url` is the neighbour's broker as we may use it, sealed with this cell's own key.
-    `heard` is when its hello last came; `above` (of a parent) is who it says is above us: (name, hops, is API)."""
+    `heard` is when its hello last came; `above` (of a parent) is who it says is above us: (name, hops, is API).
+    `user` is who the neighbour is at our broker, empty where that is not known."""
 
     neighbour: CellName
     parent: bool
     uuid: Id
     state: CellState
     url: bytes
+    user: str = ""
     heard: Instant = 0
     refused: Text = ""
     above: tuple[tuple[CellName, int, bool], ...] = ()

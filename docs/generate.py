@@ -33,7 +33,6 @@ from api_cell.role import ApiSettings
 from api_cell.rows import Phase as ServerPhase
 from api_cell.status import STATUS, STATUS_OF_TASK, TASK_OF_WISH
 from cells import errors as cell_errors
-from cells.broker.options import AmqpOptions
 from cells.cli.main import Celltree
 from cells.config import CellConfig
 from cells.messages import REGISTRY, Direction, RefusalCode
@@ -65,8 +64,8 @@ counts, else the only folder under `~/.local/share/celltree` (`$XDG_DATA_HOME/ce
 SETTINGS_TEXT = """\
 A cell's configuration is a YAML file, read once when a daemon starts; change it and restart the daemons of the
 cell, one after the other. `celltree cell register` writes it. An unknown name, a missing one or a wrong type is
-refused with the name of the setting. The paths of `key`, `certificate` and `root` are relative to the file, all
-others to the daemon's folder.
+refused with the name of the setting. The paths of `key`, `certificate` and `root`, those under `amqp: tls:` and `ssl_ca`,
+`ssl_cert`, `ssl_key` in the database URL are relative to the file, all others to the daemon's folder.
 """
 
 
@@ -208,9 +207,6 @@ def settings_page() -> str:
         _settings(CellPlan, ""),
         "\nEach of `pools`:\n\n",
         _settings(PoolPlan, ""),
-        "\n## Not settings\n\n",
-        "How a daemon uses RabbitMQ is fixed in `cells/broker/options.py`; no file changes it in this version.\n\n",
-        _settings(AmqpOptions, ""),
     ]
     return "".join(parts)
 
@@ -242,7 +238,7 @@ def notes() -> dict[tuple[str, str], tuple[str, str]]:
 
 def setting_names() -> set[tuple[str, str]]:
     """Every setting as (class, field)."""
-    shapes = (CellConfig, ApiSettings, ComputeSettings, CellPlan, PoolPlan, AmqpOptions)
+    shapes = (CellConfig, ApiSettings, ComputeSettings, CellPlan, PoolPlan)
     return {(owner.__name__, each.name) for shape in shapes for _, owner, each in _fields(shape, "")}
 
 

@@ -92,6 +92,7 @@ def create() -> None:
         identity("uuid"),
         state("state"),
         blob("url"),
+        string("user"),
         integer("heard"),
         text("refused"),
         blob("above"),

@@ -4,7 +4,7 @@ The protocol is fixed by the agents that are out there: Diffie-Hellman over a pr
 key derived by MD5 without salt. That keeps passwords out of logs and out of sight of a glance; it does not withstand
 someone who records the exchange and has a computer. xenstore itself is private to dom0 and the guest.
 
-The only importer of `cryptography`.
+The only importer of `cryptography`'s ciphers.
 """
 
 import base64

@@ -1,10 +1,12 @@
 """JSON bodies: read with every limit, checked against a route's schema. What passes is plain data of that shape."""
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
-from jsonschema.exceptions import best_match
+from jsonschema.exceptions import ValidationError, best_match
 
 from api_cell.errors import Invalid
 from api_cell.http.call import Schema
@@ -70,6 +72,23 @@ def _refuse_lone_surrogate(text: str) -> None:
             raise Invalid("Malformed request body: a string holds half a surrogate pair") from None
 
 
+def _is_whole(_: Any, value: Any) -> bool:
+    """JSON Schema takes 1.0 for an integer; a row that wants an int does not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _matches(_: Any, pattern: str, value: Any, __: Schema) -> Iterator[ValidationError]:
+    """JSON Schema's $ is the end of the text; Python's lets a line end follow."""
+    if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_Validator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    {"pattern": _matches},
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
+)
+
 # A validator is made once per schema; the schema is kept beside it, so that its identity stays its own.
 _validators: dict[int, tuple[Schema, Any]] = {}
 
@@ -78,10 +97,23 @@ def check(value: Any, schema: Schema) -> None:
     """Invalid, naming the field and what it must be, unless the value is of the schema."""
     kept = _validators.get(id(schema))
     if kept is None:
-        kept = _validators[id(schema)] = (schema, jsonschema.Draft202012Validator(schema))
+        kept = _validators[id(schema)] = (schema, _Validator(schema))
     error = best_match(kept[1].iter_errors(value))
     if error is None:
         return
-    where = ".".join(str(step) for step in error.absolute_path) or "body"
-    reason = error.message if len(error.message) <= 300 else f"{error.message[:200]} ... {error.message[-80:]}"
-    raise Invalid(f"Invalid input for field/attribute {where}: {reason}")
+    raise Invalid(f"Invalid input for field/attribute {_place(error)}: {_reason(error)}")
+
+
+# Fields whose values are nobody's business but the guest's; what is wrong with them is told without them.
+_SECRET = frozenset({"adminPass", "changePassword", "personality", "rescue", "user_data"})
+
+
+def _place(error: Any) -> str:
+    return ".".join(str(step) for step in error.absolute_path) or "body"
+
+
+def _reason(error: Any) -> str:
+    text = str(error.message)
+    if isinstance(error.instance, dict | list) or _SECRET.intersection(error.absolute_path):
+        text = text.replace(repr(error.instance), "what is given")
+    return text if len(text) <= 300 else f"{text[:200]} ... {text[-80:]}"

@@ -66,8 +66,6 @@ def _one(call: Call, row: FlavorRow) -> Answer:
 
 def create(call: Call) -> Answer:
     body = call.body["flavor"]
-    if float(body.get("rxtx_factor", 1.0)) != 1.0:
-        raise Invalid("flavor.rxtx_factor: only 1.0 is supported; leave it out")
     given = body.get("id")
     # 'auto' and null ask for an id of our making.
     flavor_id = id_text(call.api.ids()) if given in (None, "auto") else str(given)

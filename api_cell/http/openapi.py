@@ -133,7 +133,9 @@ def _response(route: Route, schemas: list[Schema | None]) -> dict[str, Any]:
     if not bodies:
         return {"description": "Done."}
     media = bodies[0].get("contentMediaType", "application/json")
-    return {"description": "Done.", "content": {media: {"schema": _one_of(bodies)}}}
+    # Several actions may answer alike, so more than one of the schemas may fit.
+    schema = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
+    return {"description": "Done.", "content": {media: {"schema": schema}}}
 
 
 def _refusal(key: str, text: str) -> dict[str, Any]:

@@ -214,6 +214,29 @@ REMOTE_CONSOLE = wrapped(
         required=("protocol", "type"),
     ),
 )
+UUID: Schema = {"type": "string", "pattern": "^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"}
+
+
+@cache
+def attach_volume(version: int) -> Schema:
+    """POST /servers/{id}/os-volume_attachments."""
+    fields: dict[str, Any] = {"volumeId": UUID, "device": {"type": ["string", "null"], "maxLength": 255}}
+    if version >= 49:
+        fields["tag"] = TAG
+    return wrapped("volumeAttachment", whole(fields, required=("volumeId",)))
+
+
+# What a flavor's extra specs of these names may be, and what a server may be given in their place.
+SHARES: dict[str, Schema] = {
+    "quota:vcpu_weight": {"type": "string", "pattern": "^[1-9][0-9]{0,4}$"},
+    "quota:vcpu_cap": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,5})$"},
+    "quota:vcpu_mask": {"type": "string", "maxLength": 255, "pattern": "^[0-9]{1,4}(,[0-9]{1,4})*$"},
+    "quota:disk_io_class": {"enum": ["real-time", "best-effort", "idle"]},
+    "quota:disk_io_priority": {"type": "string", "pattern": "^[0-7]$"},
+}
+SET_SHARES = action("celltree-setShares", whole(SHARES))
+TAKE_HOST_SNAPSHOT = action("celltree-createHostSnapshot", whole({"name": NAME}, required=("name",)))
+DROP_HOST_SNAPSHOT = action("celltree-deleteHostSnapshot", whole({"id": UUID}, required=("id",)))
 CREATE_IMAGE = action("createImage", whole({"name": NAME, "metadata": METADATA}, required=("name",)))
 
 # The rotation of 0, which would keep nothing, is refused: the backup would be thrown away when it is whole.
@@ -268,7 +291,8 @@ def create_flavor(version: int) -> Schema:
         "disk": _number(0),
         "OS-FLV-EXT-DATA:ephemeral": _number(0),
         "swap": _number(0),
-        "rxtx_factor": {"type": ["number", "string"]},
+        # Only this one is supported; clients send it along.
+        "rxtx_factor": {"enum": [1, "1", "1.0"]},
         "os-flavor-access:is_public": TRUTH,
     }
     if version >= 55:
@@ -277,9 +301,9 @@ def create_flavor(version: int) -> Schema:
 
 
 UPDATE_FLAVOR = wrapped("flavor", whole({"description": LONG_TEXT}, required=("description",)))
-_SPECS: Schema = {**METADATA, "minProperties": 1}
+_SPECS: Schema = {**METADATA, "properties": SHARES, "minProperties": 1}
 EXTRA_SPECS = wrapped("extra_specs", _SPECS)
-EXTRA_SPEC: Schema = {**METADATA, "minProperties": 1, "maxProperties": 1}
+EXTRA_SPEC: Schema = {**_SPECS, "maxProperties": 1}
 
 
 @cache

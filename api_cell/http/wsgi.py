@@ -13,6 +13,7 @@ from pathlib import Path
 from api_cell.front import Front
 from api_cell.http.app import Application
 from api_cell.role import ApiRole, ApiSettings
+from cells import tls
 from cells.config import fill, identity, load
 from cells.errors import BadInput
 from cells.house import Parts, system_clock
@@ -29,6 +30,7 @@ def application(environment: Mapping[str, str] = os.environ) -> Application:
     config = load(Path(environment[CONFIG]))
     if config.role != ApiRole.name:
         raise BadInput(f"{environment[CONFIG]} is of a {config.role} cell; only an API cell serves REST")
+    tls.check(config, system_clock())
     parts = Parts(
         identity=identity(config),
         store=open_store(config.database, ApiRole.rows),

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Paths for amqps: who signs brokers (empty: the system's authorities), and our certificate, if brokers ask for one
-    (with no password in the URL it is also our login: SASL EXTERNAL)."""
+    """For amqps:// URLs; paths of PEM files. `authorities`: who signs brokers' certificates (empty: the system's).
+    `certificate` and `key`: ours, if brokers ask for one; it is also our login (SASL EXTERNAL) where the URL names a
+    user without a password, and its common name is then that user. `verify_host`: the broker's certificate must name
+    the URL's host."""
 
     authorities: str = ""
     certificate: str = ""
     key: str = ""
+    verify_host: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

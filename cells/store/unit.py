@@ -3,7 +3,9 @@ table, many rows a statement.
 
 Reads by key lock their rows until the end (when the unit locks), and a row that was read as absent is inserted, not
 replaced, so that two units that both found nothing cannot both write: the later one is told Conflict and decides
-again. `find` and `count` lock nothing; what they find and a decision rests on is read again by key.
+again. `find` and `count` lock nothing. A row that was found and is saved is read again under its lock before it is
+written: has another unit changed it meanwhile, this one is told Conflict. Other rows that a decision rests on are read
+by key.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,15 +25,18 @@ _WRITE_ROWS = 500
 
 
 class TableInUnit:
-    """What a unit knows of one table: `known` holds every row read or saved (None: absent), the rest what is still to
-    be written. A key is in at most one of inserts, saves and removes."""
+    """What a unit knows of one table: `known` holds every row read or saved (None: absent), `found` those found without
+    a lock, `unsure` those of them that will be written; the rest is what is still to be written. A key is in at most
+    one of inserts, saves and removes."""
 
-    __slots__ = ("complete", "inserts", "known", "removes", "saves", "statements", "table")
+    __slots__ = ("complete", "found", "inserts", "known", "removes", "saves", "statements", "table", "unsure")
 
     def __init__(self, table: RowTable, statements: Statements) -> None:
         self.table = table
         self.statements = statements
         self.known: dict[Key, Any] = {}
+        self.found: dict[Key, Any] = {}
+        self.unsure: dict[Key, Any] = {}
         self.inserts: dict[Key, Any] = {}
         self.saves: dict[Key, Any] = {}
         self.removes: dict[Key, None] = {}
@@ -98,7 +103,10 @@ class SqlUnit:
         values = self._transaction.query(*query)
         if self._keep_found:
             return tuple(self._keep(used, values))
-        return tuple(map(used.table.read, values))
+        rows = tuple(map(used.table.read, values))
+        if self._lock:
+            used.found.update((used.table.key_of(found), found) for found in rows)
+        return rows
 
     def count(self, row: type[Any], *where: Where) -> int:
         used = self._use(row)
@@ -125,6 +133,8 @@ class SqlUnit:
             elif used.known.get(key, None if used.complete else _UNKNOWN) is None:
                 used.inserts[key] = row
             else:
+                if key in used.found and key not in used.known:
+                    used.unsure[key] = used.found[key]
                 used.saves[key] = row
             used.known[key] = row
 
@@ -160,6 +170,9 @@ class SqlUnit:
 
     def commit(self) -> None:
         """Write what is left and commit. Called by the store when the `with` block ends well."""
+        for each in self._used.values():
+            if each.unsure:
+                self._check_found(each)
         self._transaction.gather()
         for row in self._tables:  # always in the same order, against deadlocks
             used = self._used.get(row)
@@ -199,7 +212,21 @@ class SqlUnit:
         used.removes[asked.key] = None
         used.known[asked.key] = None
 
+    def _check_found(self, used: TableInUnit) -> None:
+        """Lock the rows that were found and will be written; Conflict when one is not as it was found."""
+        keys = sorted(used.unsure)
+        for at in range(0, len(keys), MOST_KEYS):
+            values = self._transaction.query(*used.statements.by_keys(keys[at : at + MOST_KEYS], lock=True))
+            now = {used.table.key_of(row): row for row in map(used.table.read, values)}
+            for key in keys[at : at + MOST_KEYS]:
+                if now.get(key) != used.unsure[key]:
+                    text = f"{used.table.name} {key!r} has changed since it was found: decide again"
+                    raise self._transaction.fail(Conflict(text, retry_after=0.0))
+        used.unsure.clear()
+
     def _flush(self, used: TableInUnit) -> None:
+        if used.unsure:
+            self._check_found(used)
         if used.removes:
             keys = sorted(used.removes)
             used.removes.clear()

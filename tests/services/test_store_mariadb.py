@@ -103,6 +103,21 @@ def proxy(mariadb: MariaServer) -> Iterator[Proxy]:
     proxy.close()
 
 
+def test_a_row_that_was_found_and_changed_by_another_since_is_not_written_over(store: SqlStore) -> None:
+    with store.unit() as unit:
+        unit.save(thing(1, order=1), thing(2, order=1))
+    with pytest.raises(Conflict, match="has changed since it was found"), store.unit() as slow:
+        slow.find(Thing)
+        with store.unit() as quick:
+            quick.save(thing(1, order=7))
+        slow.save(thing(1, order=2), thing(2, order=2))
+    with store.unit() as slow:
+        slow.find(Thing)
+        slow.save(thing(1, order=3))
+    with store.unit(lock=False) as unit:
+        assert [row.order for row in unit.find(Thing, order=("id",))] == [3, 1]
+
+
 def test_one_of_two_units_that_lock_each_other_is_told_conflict(store: SqlStore, url: str) -> None:
     """Each has locked its first row before either asks for its second."""
     together = threading.Barrier(2)

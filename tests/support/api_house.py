@@ -2,11 +2,13 @@
 moves, and a stand-in for the daemon. The stand-in carries out each wish at once, as a willing leaf would."""
 
 import itertools
+import json
 import os
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +18,29 @@ from api_cell.http.app import Application, make_app
 from api_cell.http.serve import Served, serve
 from api_cell.images import FolderImages
 from api_cell.quota import charge, usage_of
-from api_cell.rows import ROWS, FlavorRow, GoneServerRow, Phase, ServerRow
+from api_cell.rows import ROWS, FlavorRow, GoneServerRow, Phase, QuestionRow, ServerRow
 from api_cell.settings import Settings
 from api_cell.status import settle
 from cells import codec
 from cells.decision import Remove
 from cells.ids import Ids
-from cells.messages import REGISTRY, Intent, ResizeServer, SnapshotServer
+from cells.messages import REGISTRY, Ask, Intent, Question, ResizeServer, SnapshotServer
 from cells.model import Flavor, InstanceState, PowerState, VmState
 from cells.names import SECOND
 from cells.rows import WakeRow
 from cells.store.sql import SqlStore
 from tests.support.requests import ask
+from xenapi_host.driver import Diagnostics
 
 START = 1_790_000_000 * SECOND
+# What a leaf says of an idle server.
+SAID = {
+    Question.CONSOLE_LOG: b"login: ",
+    Question.CONSOLE_URL: b"https://host-1.invalid/console?uuid=1",
+    Question.DIAGNOSTICS: json.dumps(asdict(Diagnostics(power_state=PowerState.RUNNING, cpus=(0.0,)))).encode(),
+    Question.VOLUME: b"null",
+    Question.HOST_SNAPSHOTS: b"[]",
+}
 
 
 class MovingClock:
@@ -73,8 +84,17 @@ class WillingDaemon:
             return
         if row.phase is Phase.DELETING:
             return
+        if wish.action == "server.ask":
+            self._answer(unit, codec.unpack(Ask, wish.body))
+            return
         after = replace(row, intents=left, finished=wish.number, updated=now, version=row.version + 1)
         unit.save(settle(self._with_effect(after, wish)))
+
+    def _answer(self, unit: Any, question: Ask) -> None:
+        """As an idle server would."""
+        row = unit.get(QuestionRow, question.question)
+        if row is not None:
+            unit.save(replace(row, done=True, body=zlib.compress(SAID[question.kind])))
 
     def _with_effect(self, row: ServerRow, wish: Intent) -> ServerRow:
         state = row.state

@@ -6,6 +6,7 @@ its own is made from the model (implicit.py); a known method that has none answe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,7 @@ Value = Any
 Behaviour = Callable[..., Value]
 Registered = TypeVar("Registered", bound=Behaviour)
 
+_LOG = logging.getLogger(__name__)
 BEHAVIOURS: dict[str, Behaviour] = {}
 # Implicit messages (constructors, destructors apart) have no asynchronous form, nor have these.
 _SYNCHRONOUS_CLASSES = {"event", "session"}
@@ -214,6 +216,7 @@ def finish(engine: Engine, task: Row, work: Callable[[], Value]) -> None:
         cancelled = failure.details[0] == "TASK_CANCELLED"
         outcome = {"status": "cancelled" if cancelled else "failure", "error_info": failure.details}
     except Exception as surprise:  # a bug of ours must end the task, or its client waits for ever
+        _LOG.exception("a bug of the simulator in %s", task["name_label"])
         outcome = {"status": "failure", "error_info": ["INTERNAL_ERROR", repr(surprise)]}
     if task.ref in engine.db.rows:
         engine.db.update(task, {**outcome, "allowed_operations": [], "progress": 1.0, "finished": engine.now()})

@@ -71,8 +71,13 @@ def guest_files(engine: Engine, vm: Row) -> Iterator[GuestFiles | None]:
             with engine.unlocked():
                 yield None
             return
-        sr, leaf = found
-        with engine.exclusive("SR", sr), engine.unlocked(), tempfile.TemporaryDirectory(prefix="celltree-guest-") as at:
+        sr, vdi, leaf = found
+        with (
+            engine.exclusive("VDI", vdi),
+            engine.exclusive("SR", sr),
+            engine.unlocked(),
+            tempfile.TemporaryDirectory(prefix="celltree-guest-") as at,
+        ):
             raw = Path(at) / "raw"
             vhd.export_raw_file(leaf, raw)
             files = _understood(raw)
@@ -90,8 +95,8 @@ def _understood(raw: Path) -> GuestFiles | None:
     return files
 
 
-def _leaf(engine: Engine, vm: Row) -> tuple[str, Path] | None:
-    """The SR's reference and the VHD of a VM's root disk."""
+def _leaf(engine: Engine, vm: Row) -> tuple[str, str, Path] | None:
+    """The SR, the VDI and the VHD of a VM's root disk."""
     if not isinstance(engine.storage, VhdStorage) or vm.ref not in engine.db.rows:
         return None
     for ref in vm["VBDs"]:
@@ -99,7 +104,7 @@ def _leaf(engine: Engine, vm: Row) -> tuple[str, Path] | None:
         if vbd["userdevice"] == _ROOT_DEVICE and vbd["type"] == "Disk" and vbd["VDI"] != NULL:
             vdi = engine.db.get("VDI", vbd["VDI"])
             leaf = engine.storage.path(engine.db.get("SR", vdi["SR"])["uuid"], vdi["uuid"])
-            return (vdi["SR"], leaf) if leaf.is_file() else None
+            return (vdi["SR"], vdi.ref, leaf) if leaf.is_file() else None
     return None
 
 

@@ -21,6 +21,8 @@ from xenapi_host.simulator.vm_operations import operation
 @computed("host", "allowed_operations")
 def allowed_operations(engine: Engine, host: Row) -> list[str]:
     always = ["vm_migrate", "provision", "vm_resume", "enable", "evacuate", "vm_start"]
+    if "vm_resume" in host["current_operations"].values():
+        always.remove("evacuate")
     return always if host["enabled"] else [*always, "apply_updates", "reboot", "shutdown"]
 
 

@@ -11,6 +11,7 @@ import html
 import socket
 import socketserver
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote
@@ -112,6 +113,7 @@ class Response:
     version: str = "HTTP/1.1"
     stream: Callable[[Sink], None] | None = None  # writes the body itself; the connection closes after it
     take: Callable[[BinaryIO], None] | None = None  # reads the request's body after the head has been sent
+    held: ExitStack = field(default_factory=ExitStack)  # what stream and take need; let go whatever becomes of them
 
     def head(self) -> bytes:
         lines = [f"{self.version} {self.status} {REASONS[self.status]}"]
@@ -202,11 +204,12 @@ def serve_connection(connection: socket.socket, answer: Answer) -> None:
                 response = answer(request)
                 if request.headers.get("connection", "").lower() == "close":
                     response.close = True
-                connection.sendall(response.head() + response.body)
-                if response.stream is not None:
-                    response.stream(Sink(connection))
-                if response.take is not None:
-                    response.take(reader)
+                with response.held:
+                    connection.sendall(response.head() + response.body)
+                    if response.stream is not None:
+                        response.stream(Sink(connection))
+                    if response.take is not None:
+                        response.take(reader)
                 if response.close or response.status != 200 or response.stream or response.take:
                     return
         except Refused as refused:

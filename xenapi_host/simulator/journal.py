@@ -19,11 +19,13 @@ LONGEST_TAIL = 10_000
 _FLEETING = {"session", "task"}
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """For json.dumps: what JSON has no word for."""
     return {"$time": value.value} if isinstance(value, DateTime) else value
 
 
-def _value(given: dict[str, Any]) -> Any:
+def from_json(given: dict[str, Any]) -> Any:
+    """The way back, for json.loads."""
     return DateTime(given["$time"]) if set(given) == {"$time"} else given
 
 
@@ -44,7 +46,7 @@ class Journal:
         with self._path.open(encoding="utf-8") as lines:
             for line in lines:
                 try:
-                    entry = json.loads(line, object_hook=_value)
+                    entry = json.loads(line, object_hook=from_json)
                 except ValueError:
                     break
                 if "v" in entry:
@@ -115,4 +117,4 @@ class Journal:
     @staticmethod
     def _line(row: Row) -> str:
         entry = {"c": row.class_name, "r": row.ref, "v": row}
-        return json.dumps(entry, default=_plain, separators=(",", ":")) + "\n"
+        return json.dumps(entry, default=as_json, separators=(",", ":")) + "\n"

@@ -55,7 +55,8 @@ def free(engine: Engine, host: Row) -> int:
     total = metrics.number("memory_total") - host.number("memory_overhead")
     for ref in host["resident_VMs"]:
         vm = engine.db.rows[ref]
-        total -= vm.number("memory_static_max") if vm["is_control_domain"] else held(vm)
+        dom0 = vm["is_control_domain"]
+        total -= vm.number("memory_static_max") + vm.number("memory_overhead") if dom0 else held(vm)
     return max(total, 0)
 
 

@@ -7,8 +7,7 @@ is written is its writer's alone: snapshots wait, VDI.destroy is refused.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import BinaryIO
 
 from xenapi_host import vhd
@@ -79,33 +78,45 @@ def _import(engine: Engine, request: Request, transfer: Transfer, vdi: Row, kind
         return transfer.refuse(Failure("VDI_IN_USE", vdi.ref, "import"))
 
     length = None if chunked else request.length
+    held = ExitStack()
+    try:
+        disk = open_for_writing(engine, vdi, transfer, held)
+    except (vhd.VhdError, OSError, Failure) as error:
+        with engine.unlocked():
+            held.close()
+        return transfer.refuse(error if isinstance(error, Failure) else Failure("VDI_IO_ERROR", str(error)))
 
     def take(reader: BinaryIO) -> None:
         stream = Incoming(reader, request.length, transfer)
-        with transfer.underway(), writing(engine, vdi, transfer) as disk:
+        with transfer.underway(), held:
             lay_over(stream, disk, kind, length, vdi)
 
-    return Response(content_type="", headers=[transfer.header, ("content-type", _CONTENT["raw"])], take=take)
+    headers = [transfer.header, ("content-type", _CONTENT["raw"])]
+    return Response(content_type="", headers=headers, take=take, held=held)
 
 
-@contextmanager
-def writing(engine: Engine, vdi: Row, transfer: Transfer) -> Iterator[vhd.Disk]:
-    """A disk to oneself, open for writing, until the repository is full."""
-    with engine.lock, engine.exclusive("VDI", vdi.ref):
-        sr = engine.db.get("SR", engine.db.get("VDI", vdi.ref)["SR"])
-        storage = engine.storage
-        assert isinstance(storage, VhdStorage)
+def open_for_writing(engine: Engine, vdi: Row, transfer: Transfer, held: ExitStack) -> vhd.Disk:
+    """A disk to oneself until `held` is closed; the transfer ends when the repository is full. The lock is held."""
+    storage, sr = engine.storage, engine.db.get("SR", vdi["SR"])
+    assert isinstance(storage, VhdStorage)
+    mine = engine.exclusive("VDI", vdi.ref)
+    mine.__enter__()
 
-        def check_room() -> None:
-            space = storage.space(sr["uuid"])
-            if space.used > space.total:
-                raise NoRoom(space.used, space.total)
+    def let_go() -> None:
+        with engine.lock:
+            mine.__exit__(None, None, None)
 
-        with engine.exclusive("SR", sr.ref):
-            disk = vhd.Disk.open(storage.path(sr["uuid"], vdi["uuid"]), writable=True)
-        transfer.check = check_room
-        with engine.unlocked(), disk:
-            yield disk
+    held.callback(let_go)
+
+    def check_room() -> None:
+        space = storage.space(sr["uuid"])
+        if space.used > space.total:
+            raise NoRoom(space.used, space.total)
+
+    transfer.check = check_room
+    with engine.exclusive("SR", sr.ref):
+        path = storage.path(sr["uuid"], engine.db.get("VDI", vdi.ref)["uuid"])
+        return held.enter_context(vhd.Disk.open(path, writable=True))
 
 
 def lay_over(stream: Incoming, disk: vhd.Disk, kind: str, length: int | None, vdi: Row) -> None:
@@ -146,26 +157,35 @@ def _export(engine: Engine, request: Request, transfer: Transfer, vdi: Row, kind
         return transfer.refuse(Failure("VDI_NOT_AVAILABLE", name))
     name = f"{vdi['uuid']}.{kind}"
     headers = [("content-type", _CONTENT[kind]), ("content-disposition", f'attachment; filename="{name}"')]
-    opened = ExitStack()
+    held = ExitStack()
     try:
-        disk = opened.enter_context(reading(engine, vdi))
+        disk = held.enter_context(reading(engine, vdi))
         plan = (
             vhd.plan_export(disk.path, path_of(engine, base) if base is not None else None) if kind == "vhd" else None
         )
-    except (vhd.VhdError, OSError) as error:
-        opened.close()
-        return transfer.refuse(Failure("VDI_IO_ERROR", str(error)))
+    except (vhd.VhdError, OSError, Failure) as error:
+        with engine.unlocked():
+            held.close()
+        return transfer.refuse(error if isinstance(error, Failure) else Failure("VDI_IO_ERROR", str(error)))
     size = plan.size if plan is not None else disk.size
 
     def stream(sink: Sink) -> None:
         out = Outgoing(sink, transfer)
-        with transfer.underway(), opened:
+        with transfer.underway(), held:
             if plan is None:
                 vhd.write_raw(disk, out)
-            for piece in plan.chunks(disk) if plan is not None else ():
+            for piece in plan.chunks() if plan is not None else ():
                 out.write(piece)
 
-    return Response(content_type="", headers=[transfer.header, *headers, ("content-length", str(size))], stream=stream)
+    headers += [transfer.header, ("content-length", str(size))]
+    return Response(content_type="", headers=headers, stream=stream, held=held)
+
+
+def _planned(engine: Engine, disk: vhd.Disk, base: Row | None) -> vhd.VhdExport:
+    if base is None:
+        return vhd.plan_export(disk)
+    with reading(engine, base) as older:
+        return vhd.plan_export(disk, older)
 
 
 def path_of(engine: Engine, vdi: Row) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xenapi_host.simulator import raw_vdi, wire_json, wire_xml
+from xenapi_host.simulator import peers, raw_vdi, vm_receiving, wire_json, wire_xml
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Dropped, Failure, internal
 from xenapi_host.simulator.http_wire import (
@@ -46,6 +46,7 @@ REALMS = {
     ("GET", "/pool/xmldbdump"): "get_pool_xml_db_sync",
     ("GET", "/host_backup"): "get_host_backup",
     ("GET", "/services"): "get_services",
+    ("PUT", peers.PATH): "put_services",
     ("GET", "/system-status"): "get_system_status",
     ("GET", "/audit_log"): "get_audit_log",
     ("GET", "/export_raw_vdi"): "get_export_raw_vdi",
@@ -133,6 +134,8 @@ class Face:
             return unauthorised(realm)
         if request.path.endswith("_raw_vdi"):
             return raw_vdi.answer(self.engine, request, self.host)
+        if request.path == peers.PATH:
+            return vm_receiving.answer(self.engine, request)
         if request.path == "/export":
             return self._export(request)
         if request.path == "/console":

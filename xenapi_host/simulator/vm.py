@@ -76,6 +76,7 @@ def remove(engine: Engine, vm: Row) -> None:
     suspended = db.find("VDI", vm["suspend_VDI"])
     if suspended is not None:
         chains.remove(engine, suspended)
+    engine.told_operations.pop(vm.ref, None)
     for child in list(vm["children"]):
         db.set(db.rows[child], "parent", vm["parent"])
     for ref in [*vm["VBDs"], *vm["VIFs"], *vm["consoles"], vm["metrics"], vm["guest_metrics"]]:
@@ -103,8 +104,10 @@ def start(call: Call, ref: str, start_paused: bool, force: bool) -> str:
     refuse(vm, "start")
     _need_sound(vm)
     _refuse_shared_disks(call.engine, vm)
-    with operation(call, vm, "start"):
-        host = choose_host(call.engine, vm)
+    host = choose_host(call.engine, vm)
+    with operation(call, vm, "start", at=host.ref, there="vm_start"):
+        if boot_refusal(call.engine, vm, host) is not None:  # others took its room meanwhile
+            host = choose_host(call.engine, vm)
         boot(call.engine, vm, host, paused=start_paused)
     return ""
 
@@ -119,7 +122,7 @@ def start_on(call: Call, ref: str, host_ref: str, start_paused: bool, force: boo
     if refused is not None:
         raise refused
     _refuse_shared_disks(call.engine, vm)
-    with operation(call, vm, "start_on", at=host.ref):
+    with operation(call, vm, "start_on", at=host.ref, there="vm_start"):
         refused = boot_refusal(call.engine, vm, host)
         if refused is not None:
             raise refused
@@ -177,7 +180,8 @@ def boot(engine: Engine, vm: Row, host: Row, *, paused: bool) -> None:
 
 
 def tell_dependants(engine: Engine, vm: Row) -> None:
-    """A new power state changes what may be done to the VM's devices and snapshots: watchers are told of them."""
+    """A new power state changes what may be done to the VM, its devices and snapshots: watchers are told of them."""
+    engine.told_operations.pop(vm.ref, None)
     for ref in [*vm["VBDs"], *vm["VIFs"], *vm["snapshots"], vm["guest_metrics"]]:
         row = engine.db.rows.get(ref)
         if row is not None:
@@ -365,8 +369,9 @@ def wake(engine: Engine, vm: Row, host: Row, *, paused: bool) -> None:
 def resume(call: Call, ref: str, start_paused: bool, force: bool) -> str:
     vm = call.row("VM", ref)
     refuse(vm, "resume")
-    with operation(call, vm, "resume"):
-        wake(call.engine, vm, choose_host(call.engine, vm), paused=start_paused)
+    host = choose_host(call.engine, vm)
+    with operation(call, vm, "resume", at=host.ref, there="vm_resume"):
+        wake(call.engine, vm, host, paused=start_paused)
     return ""
 
 
@@ -378,7 +383,7 @@ def resume_on(call: Call, ref: str, host_ref: str, start_paused: bool, force: bo
     refused = boot_refusal(call.engine, vm, host)
     if refused is not None:
         raise refused
-    with operation(call, vm, "resume_on", at=host.ref):
+    with operation(call, vm, "resume_on", at=host.ref, there="vm_resume"):
         wake(call.engine, vm, host, paused=start_paused)
     return ""
 

@@ -127,6 +127,9 @@ def _snapshot(call: Call, vm: Row, name: str, but: Collection[str] = ()) -> Row:
         _copy_disks(call, vm, taken, snapshot=True, but=but)
     engine.db.set(vm, "parent", taken.ref)
     _copy_cards(call, vm, taken, same_mac=True)
+    host = engine.db.find("host", vm["resident_on"])
+    if host is not None:
+        engine.db.touch(host)  # XAPI tells of the host then, though nothing of it has changed
     return taken
 
 

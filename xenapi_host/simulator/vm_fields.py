@@ -12,7 +12,7 @@ from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.implicit import record
 from xenapi_host.simulator.placement import boot_refusal, possible_hosts
 from xenapi_host.simulator.vm import BIOS_STRINGS
-from xenapi_host.simulator.vm_operations import operation, refuse
+from xenapi_host.simulator.vm_operations import leave_untold, operation, refuse
 
 _VCPU_RULE = "VCPU values must satisfy: 0 < VCPUs_at_startup ≤ VCPUs_max"
 
@@ -22,7 +22,18 @@ def set_is_a_template(call: Call, ref: str, value: bool) -> str:
     vm = call.row("VM", ref)
     if value:
         refuse(vm, "make_into_template")
+        call.engine.told_operations.pop(ref, None)
+    else:
+        leave_untold(call.engine, vm)
     call.db.set(vm, "is_a_template", value)
+    return ""
+
+
+@method("VM.set_blocked_operations")
+def set_blocked_operations(call: Call, ref: str, value: dict[str, str]) -> str:
+    vm = call.row("VM", ref)
+    leave_untold(call.engine, vm)
+    call.db.set(vm, "blocked_operations", value)
     return ""
 
 
@@ -242,7 +253,9 @@ def assert_operation_valid(call: Call, ref: str, name: str) -> str:
 
 @method("VM.update_allowed_operations")
 def update_allowed_operations(call: Call, ref: str) -> str:
-    call.row("VM", ref)
+    vm = call.row("VM", ref)
+    if call.engine.told_operations.pop(ref, None) is not None:
+        call.db.touch(vm)
     return ""
 
 

@@ -166,15 +166,28 @@ def refuse(vm: Row, operation: str) -> None:
         raise why
 
 
-@computed("VM", "allowed_operations")
-def allowed_operations(engine: Engine, vm: Row) -> list[str]:
+def allowed_now(vm: Row) -> list[str]:
     return [operation for operation in STATES if refusal(vm, operation) is None]
 
 
+@computed("VM", "allowed_operations")
+def allowed_operations(engine: Engine, vm: Row) -> list[str]:
+    """What a client is told may be done: what is so, but for the changes that XAPI looks at with the next operation."""
+    told = engine.told_operations.get(vm.ref)
+    return list(told) if told is not None else allowed_now(vm)
+
+
+def leave_untold(engine: Engine, vm: Row) -> None:
+    """A change follows that XAPI takes into allowed_operations only with the next operation."""
+    engine.told_operations.setdefault(vm.ref, allowed_now(vm))
+
+
 @contextmanager
-def operation(call: Call, vm: Row, name: str, *, with_task: bool = True, at: str = "") -> Iterator[None]:
+def operation(
+    call: Call, vm: Row, name: str, *, with_task: bool = True, at: str = "", there: str = ""
+) -> Iterator[None]:
     """The operation as clients see it while it runs: in current_operations, under a task that may be cancelled before
-    anything has changed. `at`: the host that does it, where that is not the VM's."""
+    anything has changed. `at`: the host that does it, where that is not the VM's; `there`: what it is for this host."""
     db, engine = call.db, call.engine
     host = db.find("host", at or vm["resident_on"])
     if host is not None and not db.rows[host["metrics"]]["live"]:
@@ -184,7 +197,10 @@ def operation(call: Call, vm: Row, name: str, *, with_task: bool = True, at: str
     if call.task_row is None and engine.tasks_for_calls and with_task:
         own = call.task_row = engine.start_task(call.method, call.session)
     task = call.task
+    engine.told_operations.pop(vm.ref, None)
     db.set(vm, "current_operations", {**vm["current_operations"], task: name})
+    if there and host is not None:
+        db.set(host, "current_operations", {**host["current_operations"], task: there})
     call.let_cancel()
     try:
         call.shares_lock()
@@ -193,6 +209,9 @@ def operation(call: Call, vm: Row, name: str, *, with_task: bool = True, at: str
         left = {k: v for k, v in vm["current_operations"].items() if k != task}
         if vm.ref in db.rows:
             db.set(vm, "current_operations", left)
+        if there and host is not None:
+            left = {k: v for k, v in host["current_operations"].items() if k != task}
+            db.set(host, "current_operations", left)
         if own is not None:
             call.task_row = None
             db.delete(own)

@@ -7,7 +7,7 @@ import os
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -15,7 +15,7 @@ from uuid import UUID
 from xenapi_host.vhd import layout
 from xenapi_host.vhd.disk import Disk
 from xenapi_host.vhd.errors import DamagedVhd, NotAVhd, StreamEnded
-from xenapi_host.vhd.file import packed_tables
+from xenapi_host.vhd.file import VhdFile, packed_tables
 from xenapi_host.vhd.layout import ABSENT, BLOCK_SIZE, FOOTER_SIZE, HEADER_SIZE, SECTOR, Footer, Header, Kind
 from xenapi_host.vhd.raw import Readable, read_fully
 
@@ -23,24 +23,32 @@ AnyPath = str | os.PathLike[str]
 _SPAN = BLOCK_SIZE + SECTOR
 
 
-def changed_ranges(leaf: AnyPath, base: AnyPath) -> list[tuple[int, int]]:
+def changed_ranges(leaf: AnyPath | Disk, base: AnyPath | Disk) -> list[tuple[int, int]]:
     """The (offset, length) ranges in which `leaf` may differ from `base`, merged and in order.
 
     `base` is an ancestor, or any disk that shares an ancestor (a snapshot and its live disk share the base copy):
     what either wrote since then counts. Disks that share nothing differ wherever one of them holds something.
     """
-    with Disk.open(leaf) as new, Disk.open(base) as old:
-        identities = [os.path.realpath(file.path) for file in old.files]
-        shared = next(
-            (depth for depth, file in enumerate(new.files) if os.path.realpath(file.path) in identities), None
-        )
+    with _opened(leaf) as new, _opened(base) as old:
+        identities = [_identity(file) for file in old.files]
+        shared = next((depth for depth, file in enumerate(new.files) if _identity(file) in identities), None)
         new_layers = len(new.files) if shared is None else shared
-        old_layers = len(old.files) if shared is None else identities.index(os.path.realpath(new.files[shared].path))
+        old_layers = len(old.files) if shared is None else identities.index(_identity(new.files[shared]))
         ranges = [*new.held_by_layers(0, new_layers), *old.held_by_layers(0, old_layers)]
         if new.size > old.size:
             # What the base has no place for may be anything; only what some layer holds needs sending.
             ranges += new.allocated(old.size)
         return _merged(ranges, new.size)
+
+
+def _opened(disk: AnyPath | Disk) -> AbstractContextManager[Disk]:
+    """A disk that was open stays open."""
+    return nullcontext(disk) if isinstance(disk, Disk) else Disk.open(disk)
+
+
+def _identity(file: VhdFile) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 def _merged(ranges: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
@@ -58,18 +66,18 @@ def _merged(ranges: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
 class VhdExport:
     """A planned VHD stream: `size` bytes in all, given by `chunks()`."""
 
-    leaf: Path
+    leaf: AnyPath | Disk
     head: bytes
     footer: bytes
     ranges: tuple[tuple[int, int], ...]
     blocks: tuple[int, ...]
     size: int
 
-    def chunks(self, opened: Disk | None = None) -> Iterator[bytes]:
-        """The stream in order, about 2 MiB at a time; of `opened`, if the disk has been open since the planning."""
+    def chunks(self) -> Iterator[bytes]:
+        """The stream in order, about 2 MiB at a time."""
         yield self.head
         by_block = _per_block(self.ranges)
-        with Disk.open(self.leaf) if opened is None else nullcontext(opened) as disk:
+        with _opened(self.leaf) as disk:
             for block in self.blocks:
                 bits, data = 0, bytearray(BLOCK_SIZE)
                 for start, length in by_block[block]:
@@ -82,15 +90,16 @@ class VhdExport:
 
 
 def plan_export(
-    leaf: AnyPath, base: AnyPath | None = None, *, uuid: UUID | None = None, now: float | None = None
+    leaf: AnyPath | Disk, base: AnyPath | Disk | None = None, *, uuid: UUID | None = None, now: float | None = None
 ) -> VhdExport:
     """Plan the VHD stream of a disk: flattened and dynamic, or with `base` differencing with the changes only.
 
-    The stream carries the disk's own uuid unless another is given; nothing is read but tables and bitmaps.
+    The stream carries the disk's own uuid unless another is given; nothing is read but tables and bitmaps. A disk that
+    is open already stays open, and is what the stream is of, whatever becomes of its files' names.
     """
-    with Disk.open(leaf) as disk:
+    with _opened(leaf) as disk:
         size, identity = disk.size, disk.uuid
-        ranges = list(disk.allocated()) if base is None else changed_ranges(leaf, base)
+        ranges = list(disk.allocated()) if base is None else changed_ranges(disk, base)
     footer = Footer(
         kind=Kind.DYNAMIC if base is None else Kind.DIFFERENCING,
         virtual_size=size,
@@ -102,7 +111,7 @@ def plan_export(
     sealed = layout.pack_footer(footer)
     head = _head(footer, blocks, base)
     return VhdExport(
-        leaf=Path(leaf),
+        leaf=leaf,
         head=head,
         footer=sealed,
         ranges=tuple(ranges),
@@ -111,7 +120,7 @@ def plan_export(
     )
 
 
-def _head(footer: Footer, blocks: tuple[int, ...], base: AnyPath | None) -> bytes:
+def _head(footer: Footer, blocks: tuple[int, ...], base: AnyPath | Disk | None) -> bytes:
     """Everything before the first block, its block table already filled in."""
     entries = -(-footer.virtual_size // BLOCK_SIZE)
     table_offset = FOOTER_SIZE + HEADER_SIZE
@@ -120,9 +129,9 @@ def _head(footer: Footer, blocks: tuple[int, ...], base: AnyPath | None) -> byte
     spellings = b""
     header = Header(table_offset=table_offset, entries=entries)
     if base is not None:
-        with Disk.open(base) as parent_disk:
+        with _opened(base) as parent_disk:
             parent, parent_time = parent_disk.uuid, parent_disk.files[0].stat().st_mtime
-        name = Path(base).name
+            name = Path(parent_disk.path).name
         places, spellings = layout.place_locators(name, after_tables)
         header = layout.with_parent(header, parent, parent_time, name, places)
     first = after_tables + len(spellings)

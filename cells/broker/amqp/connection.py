@@ -208,7 +208,8 @@ def _establish(url: str, options: AmqpOptions, name: str) -> Any:
             "certfile": options.tls.certificate or None,
             "keyfile": options.tls.key or None,
             "cert_reqs": ssl.CERT_REQUIRED,
-            "server_hostname": parts.hostname,
+            # py-amqp compares the certificate's hosts with this one, if there is one.
+            "server_hostname": parts.hostname if options.tls.verify_host else None,
         }
     external = bool(secure and options.tls.certificate and not parts.password)
     kombu: Any = KombuConnection  # only partly typed
@@ -228,11 +229,25 @@ def _establish(url: str, options: AmqpOptions, name: str) -> Any:
     return connection.transport.establish_connection()
 
 
+def _alert(error: ssl.SSLError) -> str:
+    reason = (error.reason or str(error)).replace("_", " ").lower()
+    if "alert" in reason:
+        return f"the broker says {reason}; check amqp: tls: certificate and key, and whom the broker trusts"
+    return f"{reason}; does a broker with TLS listen at this port?"
+
+
 def _translated(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except TimeoutError:
         raise Lost("the broker does not answer in time") from None
+    except ssl.SSLCertVerificationError as error:
+        raise Lost(
+            f"the broker's certificate does not hold: {error.verify_message}; check amqp: tls: authorities, and that "
+            "the certificate names the URL's host"
+        ) from None
+    except ssl.SSLError as error:
+        raise Lost(f"TLS fails: {_alert(error)}") from None
     except AMQPError as error:
         unroutable = "unroutable: " if error.reply_code == 404 else ""
         raise Lost(f"{unroutable}{error.reply_code or ''} {error.reply_text or error}".strip()) from error

@@ -7,14 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from cells import codec
+from cells import callers, codec, intake
 from cells.codec import pack_bundle, pack_record
+from cells.decision import Remove
 from cells.identity import Identity
 from cells.messages import BuildServer, Compare, DeleteServer, Grant, HelloUp, StopServer, Tick
 from cells.model import BuildSpec
-from cells.names import NEVER
-from cells.record import MAX_BUNDLE, Record
-from cells.rows import OutboxRow, ParkedRow
+from cells.names import NEVER, SECOND
+from cells.record import MAX_BUNDLE, Hop, Record
+from cells.rows import EdgeRow, OutboxRow, ParkedRow
 from compute_cell.rows import InstanceRow
 from tests.support.embedded import IMAGE, TINY, Tree, make_tree
 from tests.support.invariants import validate_quiet
@@ -27,11 +28,15 @@ def tree() -> Iterator[Tree]:
     tree.close()
 
 
-def send(tree: Tree, sender: str, to: str, *records: bytes, as_cell: str = "", **changed: Any) -> None:
-    """Put a bundle of one packet into a cell's inbox, as its neighbour `sender` would."""
-    who: Identity = tree.house.cells[as_cell or sender].identity
-    packet = who.packet(to, 7, NEVER, records, tree.clock())
-    tree.network.exchange(to).publish(pack_bundle([replace(packet, **changed)]), sender)
+def send(
+    tree: Tree, sender: str, to: str, *records: bytes, through: str = "", user: str = "", **changed: Any
+) -> None:
+    """Put a bundle of one packet of `sender` into a cell's inbox, as its neighbour `through` would, or itself."""
+    who: Identity = tree.house.cells[sender].identity
+    packet = replace(who.packet(to, 7, NEVER, records, tree.clock()), **changed)
+    if through:
+        packet = replace(packet, trail=(*packet.trail, Hop(cell=through, at=tree.clock())))
+    tree.network.exchange(to).publish(pack_bundle([packet]), user or through or sender)
     tree.settle()
 
 
@@ -116,6 +121,55 @@ def test_packet_under_another_cells_certificate_is_parked(tree: Tree) -> None:
     assert tree.row("leaf", InstanceRow, build.server) is None
 
 
+def test_packet_brought_by_another_user_than_its_neighbours_is_parked_and_not_acknowledged(tree: Tree) -> None:
+    """The broker has checked the user; the trail is only what somebody wrote."""
+    build = record(tree, BuildServer(attempt=1, spec=spec()), server=tree.house.new_id(), number=1)
+    outbox(tree, "east", build)
+    for user in ("west", "nobody"):
+        send(tree, "east", "leaf", pack_record(build), user=user)
+    assert {row.neighbour for row in parked(tree, "leaf")} == {"west", "nobody"}
+    assert all("who is not this neighbour of ours" in row.reason for row in parked(tree, "leaf"))
+    assert tree.row("leaf", InstanceRow, build.server) is None
+    assert unacknowledged(tree, "east") == [build.id]
+
+
+def test_packet_for_another_cell_brought_by_a_stranger_goes_no_further(tree: Tree) -> None:
+    build = record(tree, BuildServer(attempt=1, spec=spec()), origin="east", to="west", server=tree.house.new_id())
+    packet = tree["east"].identity.packet("west", 7, NEVER, (pack_record(build),), tree.clock())
+    tree.network.exchange("leaf").publish(pack_bundle([packet]), "nobody")
+    tree.settle()
+    assert len(parked(tree, "leaf")) == 1
+    assert parked(tree, "west") == []
+
+
+def test_edge_saved_since_the_last_tick_is_known_when_something_comes_over_it(tree: Tree) -> None:
+    with tree.stores["leaf"].inner.unit() as unit:
+        edge = next(row for row in unit.all(EdgeRow) if row.neighbour == "west")
+        unit.save(Remove(row=EdgeRow, key=("west",)))
+    tree.run(2)
+    tree.clock.advance(callers.GRACE / SECOND + 1)
+    tree["leaf"].node.step()
+    stop = record(tree, StopServer(), origin="west", server=tree.house.new_id())
+    send(tree, "west", "leaf", pack_record(stop))
+    assert len(parked(tree, "leaf")) == 1
+    with tree.stores["leaf"].inner.unit() as unit:
+        unit.save(edge)
+    tree.clock.advance(1)
+    send(tree, "west", "leaf", pack_record(stop))
+    assert len(parked(tree, "leaf")) == 1
+
+
+def test_who_sends_nothing_sound_does_not_fill_the_database(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "ROOM", 3)
+    for _ in range(5):
+        send(tree, "west", "leaf", b"nothing sound")
+    assert len(parked(tree, "leaf")) == 3
+    assert tree["leaf"].node.counts["refused"] == 5
+    tree.clock.advance(intake.ROOM_TIME / SECOND + 1)
+    send(tree, "west", "leaf", b"nothing sound")
+    assert len(parked(tree, "leaf")) == 4
+
+
 def test_record_in_anothers_name_is_parked(tree: Tree) -> None:
     build = record(tree, BuildServer(attempt=1, spec=spec()), origin="east", server=tree.house.new_id())
     send(tree, "west", "leaf", pack_record(build))
@@ -137,7 +191,7 @@ def test_record_in_the_wrong_direction_is_parked_and_acknowledged(
 ) -> None:
     wrong = record(tree, body, origin=sender, to=to, server=tree.house.new_id())
     outbox(tree, sender, wrong)
-    send(tree, sender, to, pack_record(wrong))
+    send(tree, sender, to, pack_record(wrong), through="leaf" if (sender, to) == ("east", "west") else "")
     tree.run(1)
     rows = parked(tree, to)
     if not reason:
