@@ -75,8 +75,8 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
     the same key again gives the server it made the first time."""
     image = usable_image(api, caller, new.image, "server.imageRef")
     ref = ref_of(api, caller, image, "server.imageRef")
-    _refuse_kit(ref, new.classic)
     spec, limits = api.read(lambda unit: _asked_for(api, unit, caller, new, image, ref))
+    _refuse_kit(spec)
     refuse_large(spec)
     given = Secrets(admin_password=new.password, files=new.files, user_data=new.user_data)
     secret = kept(api, given) if given != Secrets() else b""
@@ -113,18 +113,18 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
     return rows
 
 
-def _is_kit(image: ImageRef) -> bool:
-    return image.properties.get("classic_kit", "").lower() in ("true", "1", "yes", "on")
-
-
-def _refuse_kit(image: ImageRef, classic: ClassicGuest | None) -> None:
-    if classic is not None and not _is_kit(image):
+def _refuse_kit(spec: BuildSpec) -> None:
+    """A kit for classic guests serves them only, and they need one."""
+    is_kit = spec.image.properties.get("classic_kit", "").lower() in ("true", "1", "yes", "on")
+    if spec.classic is None and is_kit:
+        raise Invalid(f"server.imageRef: image {spec.image.id} is a kit for classic guests, not a disk; choose another")
+    if spec.classic is not None and not is_kit:
         raise Invalid(
-            f"imageRef: image {image.id} is no kit for classic guests; upload a tar.gz with kernel, ramdisk and agent "
-            "and give it the property classic_kit=true"
+            f"imageRef: image {spec.image.id} is no kit for classic guests; upload a tar.gz with kernel, ramdisk and "
+            "agent and give it the property classic_kit=true"
         )
-    if classic is None and _is_kit(image):
-        raise Invalid(f"server.imageRef: image {image.id} is a kit for classic guests, not a disk; choose another")
+    if spec.classic is not None and not spec.flavor.disk_gib:
+        raise Invalid(f"flavorRef: flavor {spec.flavor.name} has no disk; a classic guest needs one for its files")
 
 
 def usable_image(api: Api, caller: Caller, image_id: str, field: str) -> Image:

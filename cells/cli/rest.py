@@ -4,7 +4,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ class RestFailed(Permanent):
 
 
 class Rest:
-    """One API endpoint; `base` is http://host:port."""
+    """One API endpoint; `base` is http://host:port, `headers` go with every call (credentials)."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, headers: Mapping[str, str] | None = None) -> None:
         self.base = base
+        self._headers = dict(headers or {})
 
     def compute(self, method: str, path: str, body: Any = None) -> Any:
         """A call under /v2.1; the decoded body of the answer, or None where there is none."""
@@ -68,7 +69,7 @@ class Rest:
         return json.loads(answer) if answer else None
 
     def _call(self, method: str, path: str, data: Any, headers: dict[str, str]) -> bytes:
-        request = urllib.request.Request(self.base + path, data=data, headers=headers, method=method)
+        request = urllib.request.Request(self.base + path, data=data, headers=self._headers | headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 body: bytes = answer.read()

@@ -5,15 +5,17 @@ The points are counted by running the operation once, so a new call is covered o
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from cells.errors import Temporary
-from cells.model import Flavor
+from cells.model import ClassicGuest, Flavor
 from cells.ports import Journal
 from tests.support.xen_hosts import (
     FULL,
     FULLER,
+    LINUX,
     RESCUE_IMAGE,
     SERVER,
     SMALL,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cells.errors import Permanent, Refusal, Temporary
+from cells.errors import Permanent, Refusal
 from cells.ports import Journal
 from xenapi_host.driver import build, data_disks, disks, dom0, images, vms
 from xenapi_host.driver.build import Prepared, RunningFacts
@@ -42,9 +42,7 @@ def prepare_classic(
     """Make the root disk of a plan and copy a snapshot of the running guest onto it. Raises Temporary, Permanent,
     Refusal(no_room); `destroy` removes a part-made disk."""
     journal.check()
-    disk = _disk(session, plan) or disks.create(
-        session, plan.server, "root", plan.root_claim, session.handle("SR", plan.storage), plan.root_bytes
-    )
+    disk = _root(session, plan)
     _work(session, plan, journal, "format", disk, {"kind": "ext4", "label": "root"})
     came = _work(session, plan, journal, "copy", disk, {**_of(source, guest), "word": "snapshot"}, "copy snapshot")
     return Prepared(vm_uuid="", note=f"{_mib(came)} copied while the guest ran")
@@ -78,28 +76,18 @@ def _finished(
     guest: str,
     headers: Mapping[str, str],
 ) -> tuple[RunningFacts, str]:
-    found = [vm for vm in vms.current(session, plan.server, plan.attempt) if vm.serial == plan.serial]
-    for double in found[1:]:  # the answer to an earlier VM.create was lost, and another was made
-        with disks.gone_is_fine():
-            session.call("VM.destroy", double.ref)
-    disk = "" if found and disks.root(session, found[0]) is not None else _disk(session, plan)
-    if disk:
-        came = _work(session, plan, journal, "copy", disk, {**_of(source, guest), "word": "final"}, "copy final")
+    vm = vms.the_one(session, plan.server, plan.attempt)
+    if vm.halted:
+        root = disks.root(session, vm)
+        if root is None:
+            raise Permanent("the disk that the guest was copied to has gone; ask for the migration again")
+        came = _work(session, plan, journal, "copy", root.ref, {**_of(source, guest), "word": "final"}, "copy final")
         journal.put("note", f"{_mib(came)} copied after it was off")
-        _work(session, plan, journal, "extract", disk, _kit(plan, headers))
-        vm = found[0].ref if found else str(session.call("VM.create", dict(plan.vm)))
+        _work(session, plan, journal, "extract", root.ref, _kit(plan, headers))
         journal.check()
-        disks.attach_root(session, vm, disk)
-    elif found:
-        vm = found[0].ref
-    else:
-        raise Permanent("the disk that the guest was copied to has gone; ask for the migration again")
-    made = vms.read(session, vm)
-    if made is None:
-        raise Temporary("the server's VM has gone meanwhile; looking again")
-    data_disks.give(session, plan, vm, journal)
-    build.add_interfaces(session, plan, made)
-    running = build.started_on(session, made, plan.host)
+        data_disks.give(session, plan, vm.ref, journal)
+        build.add_interfaces(session, plan, vm)
+    running = build.started_on(session, vm, plan.host)
     return build.running_facts(running), str(journal.get("note") or "")
 
 
@@ -110,8 +98,20 @@ def _power_on(session: Session, plan: BuildPlan, source: ClassicSource, guest: s
     call_plugin(session, host, PLUGIN, "tell", params, limit=_TELL_SECONDS)
 
 
-def _disk(session: Session, plan: BuildPlan) -> str:
-    return data_disks.claimed(session, plan.server, "root", plan.root_claim)
+def _root(session: Session, plan: BuildPlan) -> str:
+    """The plan's root disk, attached to its halted VM, by which both are found again; made if they are not there."""
+    found = [vm for vm in vms.current(session, plan.server, plan.attempt) if vm.serial == plan.serial]
+    for double in found[1:]:  # the answer to an earlier VM.create was lost, and another was made
+        with disks.gone_is_fine():
+            session.call("VM.destroy", double.ref)
+    if found and (root := disks.root(session, found[0])) is not None:
+        return root.ref
+    vm = found[0].ref if found else str(session.call("VM.create", dict(plan.vm)))
+    disk = data_disks.claimed(session, plan.server, "root", plan.root_claim) or disks.create(
+        session, plan.server, "root", plan.root_claim, session.handle("SR", plan.storage), plan.root_bytes
+    )
+    disks.attach_root(session, vm, disk)
+    return disk
 
 
 def _work(

@@ -28,9 +28,7 @@ def tree() -> Iterator[Tree]:
     tree.close()
 
 
-def send(
-    tree: Tree, sender: str, to: str, *records: bytes, through: str = "", user: str = "", **changed: Any
-) -> None:
+def send(tree: Tree, sender: str, to: str, *records: bytes, through: str = "", user: str = "", **changed: Any) -> None:
     """Put a bundle of one packet of `sender` into a cell's inbox, as its neighbour `through` would, or itself."""
     who: Identity = tree.house.cells[sender].identity
     packet = replace(who.packet(to, 7, NEVER, records, tree.clock()), **changed)

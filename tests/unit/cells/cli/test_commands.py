@@ -95,7 +95,14 @@ def test_a_refusal_is_one_line_with_the_remedy_and_status_1(celltree, tmp_path):
             f"{tmp_path}",
         ): "is not a tree folder (no root.public in it); make one: celltree tree",
         ("lab", "status", "--name", f"{tmp_path}/none"): "there is no lab in",
-        ("lab", "up", "--name", f"{tmp_path}/many", "--brokers", "many"): "use vhosts (one RabbitMQ), nodes (a RabbitMQ",
+        (
+            "lab",
+            "up",
+            "--name",
+            f"{tmp_path}/many",
+            "--brokers",
+            "many",
+        ): "use vhosts (one RabbitMQ), nodes (a RabbitMQ",
         ("lab", "up", "--name", f"{tmp_path}/many", "--daemons", "0"): "use a number from 1 to 99",
         ("lab", "up", f"{tmp_path}/none.yaml"): "none.yaml cannot be read: No such file or directory",
         (
