@@ -27,6 +27,7 @@ from tests.support.xen_hosts import (
     answer_lost,
 )
 from xenapi_host import driver, tags
+from xenapi_host.leftovers import Age, Held
 from xenapi_host.plan import BuildPlan, plan_rescue
 from xenapi_host.session import InProcess, Session
 

@@ -24,6 +24,7 @@ from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.diagnostics import Diagnostics, diagnostics
 from xenapi_host.driver.evacuate import evacuate
 from xenapi_host.driver.host_snapshots import HostSnapshot, drop_host_snapshot, host_snapshots, take_host_snapshot
+from xenapi_host.driver.leftovers import Swept, find_leftovers, tidy
 from xenapi_host.driver.measure import VmState, find, measure, power_states
 from xenapi_host.driver.migrate import migrate, migrate_to_pool
 from xenapi_host.driver.plugins import plugins_wrong
@@ -48,6 +49,7 @@ __all__ = [
     "Prepared",
     "Resized",
     "RunningFacts",
+    "Swept",
     "Uploaded",
     "VmState",
     "VolumeFacts",
@@ -66,6 +68,7 @@ __all__ = [
     "drop_host_snapshot",
     "evacuate",
     "find",
+    "find_leftovers",
     "find_volume",
     "first_boot",
     "host_snapshots",
@@ -97,6 +100,7 @@ __all__ = [
     "stop",
     "suspend",
     "take_host_snapshot",
+    "tidy",
     "unpause",
     "unrescue",
     "update_agent",
