@@ -1,7 +1,7 @@
 """Things of ours on a pool that nobody uses any more, told from its records alone. Pure.
 
 They come of a daemon that was frozen between the look at its lease and a call: by then another daemon had done the
-work, so what the call made is nobody's. There are clones of cached images without a claim, which no server knows of; and
+work, so what the call made is nobody's. There are clones of cached images without a claim, which no server knows; and
 VMs without disks, claimed disks and snapshots that are attached to nothing, which have a server. Volumes, bases of
 backups, running VMs, VMs with disks and whatever does not carry our names and tags are never told.
 """

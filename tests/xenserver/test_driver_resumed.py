@@ -235,9 +235,9 @@ def _left_over(house: House) -> None:
 def _sweep(house: House, session: Session, journal: Journal) -> object:
     """Three looks, an hour apart, and what the leaf answers to the last. A look cut short loses time at most."""
     for hour in range(3):
-        age = driver.Age(now=hour * 3600, longer_than=3600, gap=7200)
+        age = Age(now=hour * 3600, longer_than=3600, gap=7200)
         driver.find_leftovers(session, age)
-    driver.tidy(session, SERVER, driver.Held.HERE, age)
+    driver.tidy(session, SERVER, Held.HERE, age)
     return None
 
 
