@@ -7,14 +7,16 @@ from typing import Any
 from api_cell import allowed, backups, quota
 from api_cell.errors import Invalid, NotAllowedNow
 from api_cell.incremental import bases
+from api_cell.restored import next_number
 from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
-from api_cell.service.secrets import kept
+from api_cell.service.secrets import has_agent, kept, needs_config_drive, new_password
 from api_cell.service.servers import asks_auto_disk_config, get, ref_of, refuse_small, usable_image
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import flavor_of, settle
+from cells import codec
 from cells.errors import AmbiguousCommit, CelltreeError
 from cells.messages import (
     ConfirmResize,
@@ -106,13 +108,16 @@ def revert_resize(api: Api, asking: Asking) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuild:
-    """What a rebuild asks: None leaves things as they are."""
+    """What a rebuild asks: None leaves things as they are. `given`: what only the leaf may read; `keep_config`: what
+    was given earlier is there again."""
 
     image: str
     name: str | None = None
     description: str | None = None
     metadata: dict[str, str] | None = None
     auto_disk_config: bool | None = None
+    given: Secrets = Secrets()
+    keep_config: bool = True
 
 
 def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
@@ -127,8 +132,18 @@ def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
         metadata = row.spec.metadata if wanted.metadata is None else wanted.metadata
         auto = asks_auto_disk_config(wanted.auto_disk_config, ref, row.spec.auto_disk_config)
         name = wanted.name or row.name
-        spec = replace(row.spec, image=ref, name=name, metadata=metadata, auto_disk_config=auto)
-        command = RebuildServer(image=ref, name=name, metadata=metadata, auto_disk_config=auto)
+        needs = needs_config_drive(wanted.given, ref)
+        drive = row.spec.config_drive or needs
+        spec = replace(row.spec, image=ref, name=name, metadata=metadata, auto_disk_config=auto, config_drive=drive)
+        command = RebuildServer(
+            image=ref,
+            name=name,
+            metadata=metadata,
+            auto_disk_config=auto,
+            sealed=kept(api, wanted.given) if wanted.given != Secrets() else b"",
+            config_drive=drive,
+            keep_config=wanted.keep_config and not needs,
+        )
         refuse_large(command)
         description = row.description if wanted.description is None else wanted.description
         after = replace(row, name=name, description=description, spec=spec, before_rebuild=row.spec)
@@ -138,13 +153,21 @@ def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
     return made[0] if made else api.read(lambda unit: get(unit, asking.caller, asking.server))
 
 
-def rescue(api: Api, asking: Asking, image_id: str) -> None:
-    """Boot a rescue image in the server's place; without one, the image that the server was made from."""
+def rescue(api: Api, asking: Asking, image_id: str, password: str) -> str:
+    """Boot a rescue image in the server's place; without one, the image that the server was made from. Gives the
+    password that its agent will be told, "" where it has none."""
     row = api.read(lambda unit: may(unit, asking, "server.rescue"))
     image = usable_image(api, asking.caller, image_id or row.spec.image.id, "rescue.rescue_image_ref")
-    command = RescueServer(image=ref_of(api, asking.caller, image, "rescue.rescue_image_ref"))
+    ref = ref_of(api, asking.caller, image, "rescue.rescue_image_ref")
+    if password and not has_agent(ref):
+        raise Invalid("rescue.adminPass: the rescue image has no guest agent to set it; leave it out")
+    if has_agent(ref) and api.keep is not None:
+        password = password or new_password()
+    sealed = kept(api, Secrets(admin_password=password)) if password else b""
+    command = RescueServer(image=ref, sealed=sealed)
     refuse_large(command)
     plain(api, asking, "rescue", command)
+    return password
 
 
 def unrescue(api: Api, asking: Asking) -> None:
@@ -342,7 +365,13 @@ def open_wish(
 ) -> ServerRow:
     now, request = api.clock(), asking.request
     wish = OpenIntent(
-        number=row.number + 1, action=kind_of(command).name, at=now, request=request, detail=detail, backup=backup
+        number=next_number(unit, row),
+        action=kind_of(command).name,
+        at=now,
+        request=request,
+        detail=detail,
+        backup=backup,
+        body=codec.pack(command),
     )
     row = settle(replace(row, number=wish.number, intents=(*row.intents, wish), updated=max(row.updated, now)))
     told = story.asked(api, asking.caller, row, action, request, line)
