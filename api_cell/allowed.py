@@ -55,6 +55,11 @@ ALLOWED: dict[str, Rule] = {
     "server.set_password": Rule(name="changePassword", states=(VmState.ACTIVE,)),
     "server.reset_network": Rule(name="resetNetwork", states=(VmState.ACTIVE,)),
     "server.inject_network": Rule(name="injectNetworkInfo", states=(VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED)),
+    "server.attach_volume": Rule(name="attach_volume", states=(VmState.ACTIVE, VmState.STOPPED)),
+    "server.detach_volume": Rule(name="detach_volume", states=(VmState.ACTIVE, VmState.STOPPED)),
+    "server.set_shares": Rule(name="celltree-setShares", states=_AT_REST),
+    "server.take_host_snapshot": Rule(name="celltree-createHostSnapshot", states=_AT_REST),
+    "server.drop_host_snapshot": Rule(name="celltree-deleteHostSnapshot", states=_AT_REST),
     "server.ask": Rule(name="query", states=(*_AT_REST, VmState.RESIZED, VmState.RESCUED), tasks=("*",)),
     "metadata": Rule(name="metadata", states=_AT_REST, tasks=("*",)),
 }

@@ -8,6 +8,7 @@ from api_cell import quota
 from api_cell.rows import GoneServerRow, SecretRow, ServerRow
 from api_cell.status import settle
 from cells.decision import Decision, Remove, Wake
+from cells.model import BuildSpec
 from cells.names import NEVER, CellName, Id, Instant
 from cells.ports import View
 from cells.record import Received, Record
@@ -17,7 +18,8 @@ from cells.rows import StoryRow
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
     """Our name, and where new ids and draws come from. `sealed` gives a leaf's secret for an image (leaf, image,
-    whether to write it); `personal` the same for reading, with a tenant's kept secrets in it. `attempt_time`
+    whether to write it); `personal` the same for reading, with a tenant's kept secrets in it. `prove` signs that this
+    attempt was asked of this leaf, `proved` tells whether we did. `attempt_time`
     (seconds): how long a leaf has to answer an offer; `command_time`: how long it has to take up any other command."""
 
     name: CellName
@@ -25,6 +27,8 @@ class Here:
     draw: Callable[[], float]
     sealed: Callable[[CellName, str, bool], bytes]
     personal: Callable[[CellName, str, bytes], bytes]
+    prove: Callable[[Id, int, CellName, BuildSpec], bytes]
+    proved: Callable[[Id, int, CellName, BuildSpec, bytes], bool]
     attempt_time: int = 60
     command_time: int = 3600
 

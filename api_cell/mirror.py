@@ -8,18 +8,19 @@ from dataclasses import replace
 
 from api_cell import backups, quota
 from api_cell.here import Here, forgotten, gone, is_gone, saved
+from api_cell.restored import inquire, told
 from api_cell.rows import OpenIntent, Phase, QuestionRow, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision, Job, Remove, Seen
 from cells.digest import BUCKETS, bucket_of, buckets, checksum
-from cells.messages import Answer, Compare, DeleteServer, Digest, Discard, InstanceReport
+from cells.messages import Agreed, Answer, Compare, DeleteServer, Digest, Discard, InstanceReport
 from cells.model import VmState
-from cells.names import NEVER, Instant
+from cells.names import NEVER, SECOND, Instant
 from cells.ports import View, Where
 from cells.record import Received, Record
-from cells.rows import ParkedRow
 
 MOST_COMPARED = 8
+LATE = 10 * SECOND
 
 
 def report(here: Here, view: View, received: Received, body: InstanceReport, now: Instant) -> Decision:
@@ -34,6 +35,8 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         # Whichever attempt: the delete may have come first, and then the build finds a tombstone.
         story = here.story(row, now, "state", _words(body), received)
         return Decision(save=(story,), seen=(seen,), notes=(_words(body),)) + gone(view, row, now)
+    if row.phase is Phase.INQUIRING or body.attempt > row.attempt:
+        return inquire(here, received)
     if row.leaf != record.origin or row.attempt != body.attempt:
         return Decision(seen=(seen,)) + _stray(here, row, received, body)
     if body.version <= row.version:
@@ -46,6 +49,7 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         state=body.state,
         version=body.version,
         heard=now,
+        number=max(row.number, body.number),
         finished=max(row.finished, body.number),
         intents=tuple(wish for wish in row.intents if wish.number > body.number),
     )
@@ -54,6 +58,8 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         after, secret = forgotten(after)
     story = here.story(after, now, "state", _words(body), received)
     decision = Decision(save=(story, *secret), seen=(seen,), notes=(_words(body),))
+    if gone_there and body.number > row.finished and all(wish.number != body.number for wish in row.intents):
+        return decision + gone(view, after, now)  # by a delete of ours that was lost with our database
     if gone_there:
         return decision + Decision(save=(saved(_removed(after, now), now),))
     after = _rebuild_over(row, after, body)
@@ -79,6 +85,8 @@ def _removed(row: ServerRow, now: Instant) -> ServerRow:
         row,
         phase=Phase.FAILED,
         leaf="",
+        intents=(),
+        finished=row.number,
         fault_code=500,
         fault="The server was removed from its host without being asked for.",
         fault_at=now,
@@ -132,16 +140,7 @@ def _of_nobody(here: Here, view: View, received: Received, body: InstanceReport,
     seen = Seen(destination=record.origin, server=record.server, version=body.version)
     past = is_gone(view, record.server)
     if past is None:
-        parked = ParkedRow(
-            id=record.id,
-            at=now,
-            neighbour=received.neighbour,
-            kind=record.kind.name,
-            server=record.server,
-            reason=f"{record.origin} reports a server this cell never made",
-            data=codec.pack_record(record),
-        )
-        return Decision(save=(parked,), seen=(seen,), notes=(parked.reason,))
+        return Decision(seen=(seen,)) if body.state.vm_state is VmState.DELETED else inquire(here, received)
     if body.state.vm_state is VmState.DELETED:
         return Decision(seen=(seen,))
     again = DeleteServer(build_deadline=past.server.deadline)
@@ -155,41 +154,23 @@ def _stray(here: Here, row: ServerRow, received: Received, body: InstanceReport)
     return Decision(send=(here.record(received.record.origin, Discard(attempt=body.attempt), row),))
 
 
-def unknown(here: Here, view: View, received: Received, now: Instant) -> Decision:
-    """The leaf that should hold a server does not have it."""
-    row = view.get(ServerRow, received.record.server)
-    if row is None or row.leaf != received.record.origin:
-        return NOTHING
-    if row.phase is Phase.DELETING:
-        return gone(view, row, now)
-    if row.phase is not Phase.GRANTED:
-        return NOTHING
-    lost = replace(
-        row,
-        phase=Phase.FAILED,
-        leaf="",
-        intents=(),
-        fault_code=500,
-        fault="The server is not known any more where it was built.",
-        fault_at=now,
-    )
-    story = here.story(row, now, "lost", "its leaf does not know it", received)
-    return Decision(save=(saved(lost, now), story), notes=("its leaf does not know it",))
-
-
 def digest(here: Here, view: View, received: Received, body: Digest, now: Instant) -> Decision:
     """Compare a leaf's sums with ours; ask about the buckets that differ."""
     leaf = received.record.origin
-    ours = [
-        (row, checksum(row.version, row.state))
-        for row in view.find(ServerRow, Where(column="leaf", op="=", value=leaf))
-        if row.state is not None
-    ]
+    rows = view.find(ServerRow, Where(column="leaf", op="=", value=leaf))
+    ours = [(row, checksum(row.version, row.state)) for row in rows if row.state is not None]
+    unheard = [row for row in rows if row.state is None and row.phase in (Phase.GRANTED, Phase.DELETING)]
+    late = [row for row in unheard if row.updated + LATE < now][:MOST_COMPARED]
     sums = buckets((row.id, check) for row, check in ours)
     if len(body.buckets) != BUCKETS:
         return Decision(notes=(f"digest of {leaf} has {len(body.buckets)} buckets, {BUCKETS} are compared here",))
     differing = [number for number in range(BUCKETS) if sums[number] != body.buckets[number]][:MOST_COMPARED]
-    return Decision(
+    decision = NOTHING
+    for row in late:
+        decision += told(here, row, now)
+    if body.answer and not (differing or unheard):
+        decision += Decision(send=(Record(id=here.new_id(), body=Agreed(), origin=here.name, destination=leaf),))
+    return decision + Decision(
         send=tuple(
             Record(
                 id=here.new_id(),

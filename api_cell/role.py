@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from api_cell import audit, backups, mirror, placing, wishes
+from api_cell import audit, backups, mirror, placing, restored, wishes
 from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
 from api_cell.http.serve import Served
@@ -24,20 +24,22 @@ from cells.messages import (
     AttemptDue,
     Digest,
     Expired,
+    HeldServer,
     HelloDown,
     HelloUp,
     InstanceReport,
     Intent,
     JobEnded,
+    RecallServer,
     Refused,
-    ServerUnknown,
+    SignedCellRecord,
     Tick,
 )
-from cells.model import Secrets
-from cells.names import SECOND, CellName, Instant
+from cells.model import BuildSpec, CellRecord, Generation, Secrets
+from cells.names import SECOND, CellName, Id, Instant
 from cells.ports import Journal, NewId, View, Where
 from cells.record import Received
-from cells.rows import MACHINERY, key_of
+from cells.rows import MACHINERY, CounterRow, key_of
 from routing.neighbourhood import Neighbourhood
 from routing.reservations import Reservations
 from routing.weights import PlacementSettings
@@ -86,6 +88,10 @@ class ApiRole:
             draw=draw,
             attempt_time=settings.attempt_time,
             command_time=settings.command_time,
+            prove=lambda server, attempt, leaf, spec: identity.prove(_asked(server, attempt, leaf, spec)),
+            proved=lambda server, attempt, leaf, spec, proof: identity.proved(
+                _asked(server, attempt, leaf, spec), proof
+            ),
             sealed=self._sealed,
             personal=self._personal,
         )
@@ -115,10 +121,11 @@ class ApiRole:
             ),
             InstanceReport: lambda view, received, body, now: mirror.report(self._here, view, received, body, now),
             Answer: lambda view, received, body, now: mirror.answered(view, received, body),
-            ServerUnknown: lambda view, received, body, now: mirror.unknown(self._here, view, received, now),
+            HeldServer: lambda view, received, body, now: restored.held(self._here, view, received, body, now),
+            RecallServer: lambda view, received, body, now: restored.recalled(self._here, view, received, body, now),
             Digest: lambda view, received, body, now: mirror.digest(self._here, view, received, body, now),
-            HelloUp: lambda view, received, body, now: self._hello(view, received, now),
-            HelloDown: lambda view, received, body, now: self._hello(view, received, now),
+            HelloUp: lambda view, received, body, now: self._hello(view, received, body, now),
+            HelloDown: lambda view, received, body, now: self._hello(view, received, body, now),
             Tick: lambda view, received, body, now: self._tick(view, body, now),
             JobEnded: lambda view, received, body, now: NOTHING,
             Ack: lambda view, received, body, now: NOTHING,
@@ -206,9 +213,14 @@ class ApiRole:
             settings=self._placement,
         )
 
-    def _hello(self, view: View, received: Received, now: Instant) -> Decision:
+    def _hello(self, view: View, received: Received, hello: HelloUp | HelloDown, now: Instant) -> Decision:
         decision = self.neighbourhood.decide(view, received, now)
         self._reached()
+        said = self.neighbourhood.said_before(hello)
+        sequence = view.get(CounterRow, restored.GENERATION)
+        own = Generation(epoch=restored.epoch_of(view), sequence=sequence.value if sequence else 0)
+        if said is not None and said > own:
+            decision += restored.put_back(view, said, now)
         return decision
 
     def _reached(self) -> None:
@@ -221,8 +233,23 @@ class ApiRole:
         self._reservations.expire(now)
         if tick.taken_over:
             self._silent = set(self.neighbourhood.roster)
-        hellos = self.neighbourhood.hellos(None, now, self._here.new_id)
-        return hellos + self._show_silence(view, now) + self._let_go(view, now)
+        own, sequence = self._own_record(view, now)
+        decision = Decision(save=(sequence,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
+        leaves = self.neighbourhood.topology.leaves()
+        decision += restored.asking(self._here, view, leaves, self._mute_after, now)
+        return decision + self._show_silence(view, now) + self._let_go(view, now)
+
+    def _own_record(self, view: View, now: Instant) -> tuple[SignedCellRecord, CounterRow]:
+        before = view.get(CounterRow, restored.GENERATION)
+        sequence = CounterRow(name=restored.GENERATION, value=before.value + 1 if before else 1)
+        record = CellRecord(
+            name=self._here.name,
+            uuid=self._identity.says.uuid,
+            role=self.name,
+            generation=Generation(epoch=restored.epoch_of(view), sequence=sequence.value),
+            at=now,
+        )
+        return self._identity.cell_record(record), sequence
 
     def _let_go(self, view: View, now: Instant) -> Decision:
         """Deleted servers and clients' request ids have a time after which nobody asks for them."""
@@ -254,3 +281,7 @@ class ApiRole:
                 silent.discard(leaf)
         self._silent = silent | stale
         return Decision(save=tuple(changed))
+
+
+def _asked(server: Id, attempt: int, leaf: CellName, spec: BuildSpec) -> bytes:
+    return codec.pack((server, attempt, leaf, spec.project, spec.user))

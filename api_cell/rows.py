@@ -14,8 +14,10 @@ from cells.rows import Text, row
 
 class Phase(StrEnum):
     """How far placing has come. PLACING: no leaf has it. OFFERED: a leaf was asked. GRANTED: that leaf holds it for
-    good. FAILED: no leaf takes it. DELETING: the tenant wants it gone."""
+    good. FAILED: no leaf takes it. DELETING: the tenant wants it gone. INQUIRING: the row is from an old backup, where
+    no leaf had it for good yet: all are asked whether one has it now."""
 
+    INQUIRING = "inquiring"
     PLACING = "placing"
     OFFERED = "offered"
     GRANTED = "granted"
@@ -27,7 +29,8 @@ class Phase(StrEnum):
 class OpenIntent:
     """A wish that has not had its effect yet: the status shown is the state reported plus these. `detail` is what the
     status and the role need to know beyond the action: HARD of a reboot, the image of a snapshot.
-    `backup`: kind and how many of it are kept, of a snapshot that is a backup."""
+    `backup`: kind and how many of it are kept, of a snapshot that is a backup. `body`: the command (wire form), for a
+    leaf that has lost it."""
 
     number: int
     action: str
@@ -35,6 +38,7 @@ class OpenIntent:
     request: str
     detail: str = ""
     backup: tuple[str, int] | None = None
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class ServerRow:
     nor reverted: its room is charged to the quota too.
     `secret`: what its tenant gave for the first start is still kept, as a SecretRow.
     `before_rebuild` is what `spec` was before a rebuild that is not
-    over: it comes back when that fails."""
+    over: it comes back when that fails. `told`: while INQUIRING, the leaves that have said that they do not have it."""
 
     id: Id
     project: str
@@ -94,6 +98,7 @@ class ServerRow:
     resize_to: Flavor | None = None
     secret: bool = False
     before_rebuild: BuildSpec | None = None
+    told: tuple[CellName, ...] = ()
 
 
 @row("servers_gone", key=("id",), indexes=(("project", "updated", "id"), ("updated",)))

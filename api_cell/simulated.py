@@ -6,6 +6,7 @@ from typing import Any
 
 from api_cell.front import seed_flavors
 from api_cell.images import Image, ref_to
+from api_cell.restored import put_back
 from api_cell.rows import Phase, ServerRow
 from api_cell.service import actions, servers
 from api_cell.service.actions import Asking
@@ -13,7 +14,7 @@ from api_cell.service.api import Api, Caller
 from api_cell.settings import Settings
 from api_cell.status import settle
 from cells.errors import BadInput
-from cells.model import ImageRef
+from cells.model import Generation, ImageRef
 from cells.names import CellName, id_text
 from cells.ports import Clock, NewId, Store, Unit
 
@@ -103,6 +104,10 @@ class Desk:
     def seen(self, server: bytes) -> ServerRow | None:
         """The server's row now, to be put back later."""
         return self.api.read(lambda unit: unit.get(ServerRow, server))
+
+    def rebuild(self) -> None:
+        """As `celltree api rebuild` does when this cell's database was put back to a backup."""
+        self.api.change(lambda unit: unit.save(*put_back(unit, Generation(), self.api.clock()).save))
 
     def put_back(self, old: ServerRow) -> bool:
         """A part of a restore from a backup: what is known of the server's state becomes what it was. False where that

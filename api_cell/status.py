@@ -77,7 +77,16 @@ TASK_OF_WISH: dict[str, str] = {
 }
 
 # Wishes that go on beside everything else and show no task.
-QUIET = ("place", "server.set_metadata")
+QUIET = (
+    "place",
+    "server.set_metadata",
+    "server.rename",
+    "server.set_shares",
+    "server.attach_volume",
+    "server.detach_volume",
+    "server.take_host_snapshot",
+    "server.drop_host_snapshot",
+)
 
 POWER_STATE: dict[str, int] = {
     PowerState.UNKNOWN: 0,

@@ -38,6 +38,8 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
         return _ask(here, row, received, command, now)
     if isinstance(command, DeleteServer):
         return _delete(here, market, view, row, received, body, command, now)
+    if all(wish.number != body.number for wish in row.intents):
+        return NOTHING  # it was wished again for a leaf that had lost it, and is over meanwhile
     if row.phase is not Phase.GRANTED:
         return _not_now(here, row, body.number, "the server is not held by any leaf", now)
     if any(wish.number < body.number and wish.action != "place" for wish in row.intents):
@@ -46,7 +48,10 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
     if isinstance(command, SnapshotServer):
         command = replace(command, sealed=here.sealed(row.leaf, command.image.id, True))
     elif isinstance(command, RebuildServer | RescueServer):
-        command = replace(command, sealed=here.sealed(row.leaf, command.image.id, False))
+        sealed = here.personal(row.leaf, command.image.id, command.sealed)
+        if command.sealed and not sealed:
+            return _not_now(here, row, body.number, f"{row.leaf} is out of reach", now)
+        command = replace(command, sealed=sealed)
     elif isinstance(command, SetPassword):
         sealed = here.personal(row.leaf, "", command.sealed)
         if not sealed:

@@ -25,6 +25,7 @@ from cells.record import Hop, Packet
 _CERTIFICATE = b"celltree certificate 1\0"
 _PACKET = b"celltree packet 1\0"
 _CELL_RECORD = b"celltree cell record 1\0"
+_PROOF = b"celltree proof 1\0"
 _CACHED_CERTIFICATES = 10_000
 
 
@@ -140,6 +141,18 @@ class Identity:
         payload = pack(record)
         signature = self._key.sign(_CELL_RECORD + payload).signature
         return SignedCellRecord(certificate=self.certificate, payload=payload, signature=signature)
+
+    def prove(self, what: bytes) -> bytes:
+        """Our signature on having said something, for ourselves: should we forget, others can show it to us."""
+        return self._key.sign(_PROOF + what).signature
+
+    def proved(self, what: bytes, signature: bytes) -> bool:
+        """Whether `prove` gave this."""
+        try:
+            self._key.verify_key.verify(_PROOF + what, signature)
+        except (BadSignatureError, ValueError):
+            return False
+        return True
 
     def unseal(self, box: bytes) -> bytes:
         """Open what others sealed for us."""

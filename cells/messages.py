@@ -85,11 +85,14 @@ class RefusalCode(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildServer:
     """Claim a host and prepare; start only when granted. `attempt` counts the owner's tries to place this server.
-    `lease` (seconds): how long the leaf may hold the prepared build without a grant before it discards it."""
+    `lease` (seconds): how long the leaf may hold the prepared build without a grant before it discards it. `proof`: the
+    owner's signature on having asked for it; a leaf keeps it, so that an owner whose database was put back to a backup
+    can be shown its own word."""
 
     attempt: int
     spec: BuildSpec
     lease: int = 600
+    proof: bytes = b""
 
 
 @record("server.grant", direction=Direction.DOWN, acknowledged=True, of_server=True)
@@ -175,13 +178,16 @@ class SnapshotServer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildServer:
     """Make the server anew from this image, with its id, flavor and addresses. Empty name and metadata None: as they
-    are. `sealed` as in model.BuildSpec."""
+    are. `sealed` as in model.BuildSpec. `config_drive`: it gets one though it had none; `keep_config`: the one that it
+    has goes along as it is."""
 
     image: ImageRef
     name: str = ""
     metadata: dict[str, str] | None = None
     auto_disk_config: bool = False
     sealed: bytes = b""
+    config_drive: bool = False
+    keep_config: bool = True
 
 
 @record("server.rescue", direction=Direction.DOWN, acknowledged=True, of_server=True)
@@ -404,9 +410,11 @@ class InstanceReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digest:
     """A checksum over (server, version, state) for each bucket of servers a leaf holds for one owner; a server's
-    bucket is the first byte of the BLAKE2 hash of its id, modulo the number of buckets."""
+    bucket is the first byte of the BLAKE2 hash of its id, modulo the number of buckets. `answer`: say so if all agrees,
+    too."""
 
     buckets: tuple[int, ...]
+    answer: bool = False
 
 
 @record("server.compare", direction=Direction.DOWN)
@@ -419,10 +427,58 @@ class Compare:
     servers: tuple[tuple[bytes, int, int], ...]
 
 
-@record("server.unknown", direction=Direction.UP, of_server=True)
+# --- after a database was put back to a backup ---
+
+
+@record("server.recall", direction=Direction.UP, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerUnknown:
-    """The leaf was asked about a server that it does not have and never had to its knowledge."""
+class RecallServer:
+    """The leaf does not know this server, or knows it from an old backup only: its owner is asked for what it knows.
+    `attempt`: the one that the leaf knows, 0 for none. Asked again until answered."""
+
+    attempt: int = 0
+
+
+@record("server.remember", direction=Direction.DOWN, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberServer:
+    """What the owner knows of a server it has granted to the leaf: what it asked for, and what it was told last. The
+    leaf looks for it on its hosts. `number`: the newest command that is over."""
+
+    attempt: int
+    spec: BuildSpec
+    proof: bytes
+    version: int
+    number: int
+    state: InstanceState | None = None
+
+
+@record("server.inquire", direction=Direction.DOWN, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InquireServer:
+    """The owner, put back to an old backup, asks whether a leaf holds a server of its. Asked again until answered."""
+
+
+@record("server.held", direction=Direction.UP, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldServer:
+    """The answer: attempt 0 where the leaf has nothing of it and will have nothing. Else the attempt with the owner's
+    own `proof` of it, whether it was granted, and all that the owner needs for a row."""
+
+    attempt: int = 0
+    granted: bool = False
+    spec: BuildSpec | None = None
+    proof: bytes = b""
+    version: int = 0
+    number: int = 0
+    state: InstanceState | None = None
+    request: str = ""
+
+
+@record("server.agreed", direction=Direction.DOWN)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """A digest that asked for an answer is as the owner's own: leaf and owner know the same servers."""
 
 
 # --- between neighbours, and of the machinery ---
@@ -450,19 +506,24 @@ class Above:
 @record("cell.hello_up", direction=Direction.BESIDE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HelloUp:
-    """Child to parent, each tick: its own cell record and those of its descendants that are news on this edge."""
+    """Child to parent, each tick: its own cell record and those of its descendants that are news on this edge. `yours`:
+    what the parent once said of itself, where it now says older things: its database was put back to a backup."""
 
     records: tuple[SignedCellRecord, ...]
+    yours: SignedCellRecord | None = None
 
 
 @record("cell.hello_down", direction=Direction.BESIDE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HelloDown:
     """Parent to child, each tick: every cell above (the parent itself at 0 hops), and a checksum of what the parent
-    knows of the child's subtree, so that the child can tell when it must send all again."""
+    knows of the child's subtree, so that the child can tell when it must send all again. `own`: an API cell's record of
+    itself, which the child keeps for it; `yours` as in HelloUp."""
 
     above: tuple[Above, ...]
     known: int = 0
+    own: SignedCellRecord | None = None
+    yours: SignedCellRecord | None = None
 
 
 @record("node.ack", direction=Direction.ANY)
@@ -534,6 +595,12 @@ class DestroyDue:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:
     """A tombstone has served its time."""
+
+
+@record("local.go_on", direction=Direction.LOCAL, of_server=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoOn:
+    """What kept a server's commands waiting is over."""
 
 
 @record("local.expired", direction=Direction.LOCAL)

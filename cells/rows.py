@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
+from cells.messages import SignedCellRecord
 from cells.model import CellState, Generation
 from cells.names import CellName, Id, Instant
 from cells.record import NO_SERVER
@@ -151,7 +152,8 @@ class ParkedRow:
 class EdgeRow:
     """A link to a parent or a child. `url` is the neighbour's broker as we may use it, sealed with this cell's own key.
     `heard` is when its hello last came; `above` (of a parent) is who it says is above us: (name, hops, is API).
-    `user` is who the neighbour is at our broker, empty where that is not known."""
+    `user` is who the neighbour is at our broker, empty where that is not known.
+    `said`: the newest record that a parent which is an API cell gave of itself, to be shown to it should it forget."""
 
     neighbour: CellName
     parent: bool
@@ -162,6 +164,7 @@ class EdgeRow:
     heard: Instant = 0
     refused: Text = ""
     above: tuple[tuple[CellName, int, bool], ...] = ()
+    said: SignedCellRecord | None = None
 
 
 @row("roster", key=("name",), indexes=(("updated",),))

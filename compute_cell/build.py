@@ -21,9 +21,9 @@ from cells.messages import (
     Grant,
     GrantDue,
     JobEnded,
+    RecallServer,
     RefusalCode,
     Refused,
-    ServerUnknown,
 )
 from cells.model import BuildSpec, CellState, Flavor, ImageRef, InstanceState, PowerState, VmState
 from cells.names import SECOND, CellName, Instant
@@ -39,6 +39,7 @@ from xenapi_host import guests
 GENERATION = "generation"
 EPOCH = "epoch"
 STATE = "state"
+RESTORING = "restoring"
 
 
 def accept(here: Here, view: View, received: Received, body: BuildServer, now: Instant) -> Decision:
@@ -77,6 +78,7 @@ def accept(here: Here, view: View, received: Received, body: BuildServer, now: I
         ),
         number=record.number,
         job=job_id,
+        proof=body.proof,
     )
     job = here.job(
         "build.prepare",
@@ -119,6 +121,14 @@ def _check(view: View, record: Record, now: Instant) -> None:
     state = view.get(SettingRow, STATE)
     if state is not None and state.value != CellState.ENABLED:
         raise Refusal(RefusalCode.DRAINING, f"the cell is {state.value}")
+    if restoring(view) is not None:
+        raise Refusal(RefusalCode.DRAINING, "the cell was put back to a backup and looks for its servers")
+
+
+def restoring(view: View) -> frozenset[CellName] | None:
+    """After the database was put back to a backup: the owners whose servers are not all found again; None else."""
+    awaited = view.get(SettingRow, RESTORING)
+    return None if awaited is None else frozenset(name for name in awaited.value.split(",") if name)
 
 
 def _next_generation(view: View) -> tuple[CounterRow, CounterRow]:
@@ -131,8 +141,8 @@ def grant(here: Here, view: View, received: Received, body: Grant, now: Instant)
     """The owner's yes: start, now or when prepared."""
     instance = view.get(InstanceRow, received.record.server)
     if instance is None:
-        unknown = here.record(received.record.origin, ServerUnknown(), received.record)
-        return Decision(send=(unknown,), notes=("granted, but not here",))
+        lost = here.record(received.record.origin, RecallServer(), received.record)
+        return Decision(send=(lost,), notes=("granted, but not here",))
     if not _is_open(instance, received.record.origin, body.attempt):
         return NOTHING
     granted = replace(instance, phase=Phase.GRANTED, number=max(instance.number, received.record.number))
@@ -180,13 +190,16 @@ def grant_due(here: Here, view: View, received: Received, body: GrantDue, now: I
     instance = view.get(InstanceRow, received.record.server)
     if instance is None or not _is_open(instance, instance.owner, body.attempt):
         return NOTHING
+    if instance.stale:  # it may have been granted before our database was put back
+        return Decision(wake=(here.wake(now + 60 * SECOND, body, instance),))
     reason = "no grant came within the lease"
     answer = Refused(attempt=body.attempt, code=RefusalCode.EXPIRED, reason=reason)
     return undo(here, instance, now) + Decision(send=(here.record(instance.owner, answer, instance),), notes=(reason,))
 
 
 def delete(here: Here, view: View, received: Received, body: DeleteServer, now: Instant) -> Decision:
-    """Overtake whatever goes on. For a server not known here a tombstone keeps a late build out."""
+    """Overtake whatever goes on. A server that is not known here may be on a host all the same, if our database was put
+    back to a backup; then a tombstone keeps a late build out."""
     record = received.record
     instance = view.get(InstanceRow, record.server)
     if instance is None:
@@ -204,28 +217,29 @@ def delete(here: Here, view: View, received: Received, body: DeleteServer, now: 
 def _tombstone(here: Here, view: View, record: Record, body: DeleteServer, now: Instant) -> Decision:
     flavor = Flavor(id="", name="", vcpus=0, ram_mib=0, disk_gib=0)
     spec = BuildSpec(name="", project="", user="", flavor=flavor, image=ImageRef(id=""))
-    gone = InstanceRow(
+    row = InstanceRow(
         id=record.server,
         owner=record.origin,
         request=record.request,
         attempt=0,
-        phase=Phase.GONE,
+        phase=Phase.UNDOING,
         version=0,
         unseen=True,
         updated=now,
         host="",
         pool="",
         spec=spec,
-        state=InstanceState(vm_state=VmState.DELETED, flavor=flavor, terminated_at=now),
+        state=InstanceState(vm_state=VmState.BUILDING, flavor=flavor),
         number=record.number,
         forget=body.build_deadline,
     )
-    return _gone(here, gone, now) + Decision(notes=("not here yet: a tombstone is left",))
+    job = here.job("build.destroy", row, _all_of(row))
+    return Decision(save=(replace(row, job=job.id),), do=(job,), notes=("not known here: the hosts are looked over",))
 
 
 def undo(here: Here, instance: InstanceRow, now: Instant) -> Decision:
     """Remove everything of a server from its host; a job under way is asked to stop first."""
-    leaving = replace(without_secrets(instance), phase=Phase.UNDOING, queue=(), command=None)
+    leaving = replace(without_secrets(instance), phase=Phase.UNDOING, queue=(), command=None, stale=False)
     if instance.job != NO_JOB:
         return Decision(stop=(instance.job,)) + here.changed(leaving, now, task_state="deleting")
     return _destroy(here, leaving, now)
@@ -236,8 +250,9 @@ def _destroy(here: Here, instance: InstanceRow, now: Instant) -> Decision:
     return Decision(do=(job,)) + here.changed(replace(instance, job=job.id), now, task_state="deleting")
 
 
-def _gone(here: Here, instance: InstanceRow, now: Instant) -> Decision:
-    over = replace(instance, phase=Phase.GONE, job=NO_JOB, before=None, old_host="", moving=None)
+def gone(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+    """Only a tombstone is left, with no claim on a host."""
+    over = replace(instance, phase=Phase.GONE, job=NO_JOB, before=None, old_host="", moving=None, stale=False)
     wake = here.wake(max(over.forget, now + 3600 * SECOND), Forget(), over)
     return Decision(wake=(wake,)) + here.changed(
         over,
@@ -326,7 +341,7 @@ def destroyed(here: Here, view: View, instance: InstanceRow, end: JobEnded, now:
     rows = released(view, *claims(instance))
     sequence = _next_generation(view)
     if instance.phase is Phase.UNDOING:
-        return Decision(save=(*rows, *sequence), notes=("gone",)) + _gone(here, replace(idle, host="", pool=""), now)
+        return Decision(save=(*rows, *sequence), notes=("gone",)) + gone(here, replace(idle, host="", pool=""), now)
     return Decision(save=(*rows, *sequence)) + here.changed(replace(idle, host="", pool="", moving=None), now, host="")
 
 
@@ -338,7 +353,7 @@ def _destroy_again(here: Here, instance: InstanceRow, end: JobEnded, now: Instan
 
 def destroy_due(here: Here, view: View, received: Received, now: Instant) -> Decision:
     instance = view.get(InstanceRow, received.record.server)
-    if instance is None or not instance.host or not _is_to_go(instance):
+    if instance is None or not _is_to_go(instance):
         return NOTHING
     if instance.job != NO_JOB:
         return Decision(wake=(here.wake(now + 60 * SECOND, DestroyDue(), instance),))
@@ -347,7 +362,7 @@ def destroy_due(here: Here, view: View, received: Received, now: Instant) -> Dec
 
 
 def _is_to_go(instance: InstanceRow) -> bool:
-    return instance.phase is Phase.UNDOING or never_ran(instance)
+    return instance.phase is Phase.UNDOING or (never_ran(instance) and bool(instance.pool))
 
 
 def never_ran(instance: InstanceRow) -> bool:

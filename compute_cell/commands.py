@@ -24,13 +24,13 @@ from cells.messages import (
     PauseServer,
     RebootServer,
     RebuildServer,
+    RecallServer,
     RenameServer,
     RescueServer,
     ResetNetwork,
     ResizeServer,
     ResumeServer,
     RevertResize,
-    ServerUnknown,
     SetMetadata,
     SetPassword,
     SetShares,
@@ -48,7 +48,7 @@ from cells.ports import View
 from cells.record import Received
 from compute_cell import evacuation, guest, host_snapshots, moves, remake, resize, shares, volumes
 from compute_cell.answers import NO_JOB, Here, fault, told
-from compute_cell.build import never_ran, undone_while_busy
+from compute_cell.build import never_ran, restoring, undone_while_busy
 from compute_cell.command import Begun, Command, Done
 from compute_cell.rows import InstanceRow, Phase, QueuedCommand
 from compute_cell.tasks import DetachTask, PowerTask, RevertTask, SnapshotTask, UnrescueTask
@@ -61,8 +61,10 @@ def take(here: Here, view: View, received: Received, now: Instant) -> Decision:
     """Queue a command; the one that is over, under way or queued already is not queued again."""
     record = received.record
     instance = view.get(InstanceRow, record.server)
-    if instance is None or instance.phase is Phase.GONE:
-        return Decision(send=(here.record(record.origin, ServerUnknown(), record),))
+    if instance is None:
+        return Decision(send=(here.record(record.origin, RecallServer(), record),))
+    if instance.phase is Phase.GONE:
+        return here.changed(instance, now)
     if instance.owner != record.origin or instance.phase is Phase.UNDOING:
         return NOTHING
     waiting = (*instance.queue, *((instance.command,) if instance.command else ()))
@@ -76,7 +78,7 @@ def take(here: Here, view: View, received: Received, now: Instant) -> Decision:
 def next_one(here: Here, view: View, instance: InstanceRow, now: Instant) -> Decision:
     """Begin the first command that waits, if the server is ready for one; one that cannot be done is over at once."""
     busy = instance.job != NO_JOB or instance.command is not None or instance.phase is not Phase.GRANTED
-    if busy or not instance.queue:
+    if busy or not instance.queue or instance.stale or restoring(view) is not None:
         return Decision(save=(instance,))
     first, *rest = instance.queue
     record = unpack_record(first.data)
@@ -224,7 +226,7 @@ COMMANDS: dict[type, Command] = {
     ResetNetwork: Command(begin=guest.begin_reset_network, done=guest.told),
     InjectNetwork: Command(begin=guest.begin_inject_network, done=guest.told),
     RebuildServer: Command(begin=remake.begin_rebuild, done=remake.rebuilt, tells=True),
-    RescueServer: Command(begin=remake.begin_rescue, done=remake.rescued),
+    RescueServer: Command(begin=remake.begin_rescue, done=remake.rescued, tells=True),
     UnrescueServer: Command(begin=remake.begin_unrescue, done=remake.unrescued),
     ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed, tells=True),
     MigrateServer: Command(begin=resize.begin_migrate, done=resize.done, failed=resize.failed, tells=True),

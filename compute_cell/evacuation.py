@@ -43,11 +43,16 @@ def look(here: Here, view: View, policy: Policy, now: Instant) -> Decision:
     for host in view.all(HostRow):
         if host.state is HostState.DEAD:
             for row in view.find(InstanceRow, Where(column="host", op="=", value=host.uuid)):
-                if row.phase is Phase.GRANTED and row.job == NO_JOB and row.state.launched_at and not row.moving:
+                if _is_settled(row):
                     step = _one(here, view, row, host, policy, now)
                     if step is not NOTHING:
                         return decision + step  # one at a time: the next claim must see this one
     return decision
+
+
+def _is_settled(row: InstanceRow) -> bool:
+    is_idle = row.phase is Phase.GRANTED and row.job == NO_JOB and not row.moving and not row.stale
+    return is_idle and bool(row.state.launched_at)
 
 
 def _one(here: Here, view: View, row: InstanceRow, host: HostRow, policy: Policy, now: Instant) -> Decision:

@@ -43,6 +43,11 @@ class Pools:
             self._open[pool] = (row, session)
             return session
 
+    def names(self) -> tuple[str, ...]:
+        """Every pool of the cell."""
+        with self._store.unit(lock=False) as unit:
+            return tuple(row.name for row in unit.all(PoolRow))
+
     def close(self) -> None:
         """Log out everywhere."""
         with self._lock:

@@ -1,15 +1,15 @@
 """Keeping owners right: reports again until seen, digests now and then, differences found and reported. Pure."""
 
-from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
 from cells.decision import NOTHING, Decision
 from cells.digest import bucket_of, buckets, checksum
-from cells.messages import Ack, Compare, Digest, ServerUnknown
+from cells.messages import Ack, Compare, Digest, RecallServer
 from cells.names import NEVER, SECOND, CellName, Instant
 from cells.ports import View, Where
 from cells.record import Received, Record
-from compute_cell.answers import Here
+from compute_cell.answers import NO_JOB, Here
 from compute_cell.rows import InstanceRow, Phase
 
 AGAIN_AFTER = 2 * SECOND
@@ -41,12 +41,18 @@ def again(here: Here, view: View, now: Instant) -> Decision:
     return Decision(send=tuple(here.report(row) for row in late))
 
 
-def digests(here: Here, view: View) -> Decision:
-    """One digest for each owner of servers here."""
-    of_owner: dict[CellName, list[tuple[bytes, int]]] = defaultdict(list)
+def sums_for(view: View, owner: CellName) -> tuple[int, ...]:
+    """The buckets of one owner's servers here."""
+    rows = view.find(InstanceRow, Where(column="owner", op="=", value=owner))
+    return buckets((row.id, checksum(row.version, row.state)) for row in rows if row.phase is not Phase.GONE)
+
+
+def digests(here: Here, view: View, owners: Iterable[CellName] = ()) -> Decision:
+    """One digest for each owner of servers here, and for these: they may know of servers that we have forgotten."""
+    of_owner: dict[CellName, list[tuple[bytes, int]]] = {owner: [] for owner in owners}
     for row in view.find(InstanceRow):
         if row.phase is not Phase.GONE:
-            of_owner[row.owner].append((row.id, checksum(row.version, row.state)))
+            of_owner.setdefault(row.owner, []).append((row.id, checksum(row.version, row.state)))
     return Decision(
         send=tuple(
             Record(
@@ -61,8 +67,15 @@ def digests(here: Here, view: View) -> Decision:
     )
 
 
+def _doubt(here: Here, row: InstanceRow) -> Decision:
+    if row.job != NO_JOB or row.phase is not Phase.GRANTED:
+        return NOTHING  # the next digest comes when it is over
+    recall = here.record(row.owner, RecallServer(attempt=row.attempt), row)
+    return Decision(save=(replace(row, stale=True),), send=(recall,), notes=("its owner is ahead of us",))
+
+
 def compare(here: Here, view: View, received: Received, body: Compare, now: Instant) -> Decision:
-    """The owner's side of a bucket: raise and report what differs, say what is not here."""
+    """The owner's side of a bucket: raise and report what differs, ask for what is not known here."""
     owner = received.record.origin
     theirs = {server: (version, check) for server, version, check in body.servers}
     ours = {
@@ -75,11 +88,14 @@ def compare(here: Here, view: View, received: Received, body: Compare, now: Inst
         version, check = theirs.get(server, (0, 0))
         if version == row.version and check == checksum(row.version, row.state):
             continue
-        if row.phase is Phase.GONE and server not in theirs:
+        if row.stale or (row.phase is Phase.GONE and server not in theirs):
             continue
-        # A view that is ahead of the truth (tampered with, or ours was restored) is overtaken too.
+        if version > row.version and row.phase is not Phase.GONE:
+            # Its view is ahead of our truth: either was put back to a backup. The host decides.
+            decision += _doubt(here, row)
+            continue
         decision += here.changed(replace(row, version=max(row.version, version)), now)
     for server in theirs.keys() - ours.keys():
         record = replace(received.record, server=server)
-        decision += Decision(send=(here.record(owner, ServerUnknown(), record),))
+        decision += Decision(send=(here.record(owner, RecallServer(), record),))
     return decision

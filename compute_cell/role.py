@@ -15,6 +15,7 @@ from cells.house import Parts
 from cells.identity import Identity
 from cells.messages import (
     Ack,
+    Agreed,
     Ask,
     AttachVolume,
     BuildServer,
@@ -28,17 +29,20 @@ from cells.messages import (
     EvacuateServer,
     Expired,
     Forget,
+    GoOn,
     Grant,
     GrantDue,
     HelloDown,
     HelloUp,
     InjectNetwork,
+    InquireServer,
     JobEnded,
     LiveMigrateServer,
     MigrateServer,
     PauseServer,
     RebootServer,
     RebuildServer,
+    RememberServer,
     RenameServer,
     RescueServer,
     ResetNetwork,
@@ -63,7 +67,18 @@ from cells.names import SECOND, CellName, Instant
 from cells.ports import Journal, NewId, Store, View, Where
 from cells.record import NO_SERVER, Received
 from cells.rows import MACHINERY, CounterRow, SettingRow
-from compute_cell import audit, build, commands, evacuation, guest, hosts, inventory, reports, watching
+from compute_cell import (
+    audit,
+    build,
+    commands,
+    evacuation,
+    guest,
+    hosts,
+    inventory,
+    reports,
+    restored,
+    watching,
+)
 from compute_cell.answers import Here
 from compute_cell.caches import Clearing
 from compute_cell.evacuation import Policy
@@ -89,6 +104,7 @@ class ComputeSettings:
     `images_kept`: how long a cached image stays that no server uses; 0 keeps all.
     `clean_seconds`: how long a guest is given to shut itself down. `watch_wait`: how long a pool is asked to wait for
     events, `watch_every` the time between looks where nothing waits (light hosts); 0 watches nothing.
+    `leftovers_kept`: how long something of ours stays on a host that nobody uses; 0 keeps all.
     `watch_all_every`: how often every server is compared with its VM. `when_host_dies`: leave, ask or evacuate.
     `classic_sources`: how guests of classic Xen hosts are reached."""
 
@@ -101,6 +117,7 @@ class ComputeSettings:
     watch_all_every: float = 600.0
     when_host_dies: str = Policy.ASK
     images_kept: float = 7 * 86400.0
+    leftovers_kept: float = 86400.0
     counting: Counting = field(default_factory=Counting)
     classic_sources: tuple[ClassicSource, ...] = ()
 
@@ -110,6 +127,7 @@ _ENDS: dict[str, Callable[[Here, View, InstanceRow, JobEnded, Instant], Decision
     "build.start": build.started,
     "build.destroy": build.destroyed,
     evacuation.OF_HOST: commands.evacuated,
+    restored.FIND: restored.found,
 }
 
 
@@ -193,8 +211,12 @@ class ComputeRole:
             RevertResize: take,
             Ack: lambda view, received, body, now: reports.seen(view, body, received.record.origin),
             Compare: lambda view, received, body, now: reports.compare(here, view, received, body, now),
-            HelloUp: lambda view, received, body, now: self.neighbourhood.decide(view, received, now),
-            HelloDown: lambda view, received, body, now: self.neighbourhood.decide(view, received, now),
+            RememberServer: lambda view, received, body, now: restored.remember(here, view, received, body, now),
+            InquireServer: lambda view, received, body, now: restored.held(here, view, received, now),
+            Agreed: lambda view, received, body, now: restored.agreed(here, view, received.record.origin, now),
+            GoOn: lambda view, received, body, now: restored.go_on(here, view, received, now),
+            HelloUp: lambda view, received, body, now: self._hello(view, received, body, now),
+            HelloDown: lambda view, received, body, now: self._hello(view, received, body, now),
             Tick: lambda view, received, body, now: self._tick(view, now),
             JobEnded: lambda view, received, body, now: self._ended(view, received, body, now),
             Expired: lambda view, received, body, now: NOTHING,
@@ -266,15 +288,24 @@ class ComputeRole:
         watch.due = now if _waits(view, pool) else now + int(self._settings.watch_every * SECOND)
         return NOTHING if said.quiet else watching.settle(self._here, view, watch, said, now, whole=said.whole)
 
+    def _hello(self, view: View, received: Received, hello: HelloUp | HelloDown, now: Instant) -> Decision:
+        decision = self.neighbourhood.decide(view, received, now)
+        said = self.neighbourhood.said_before(hello)
+        if said is not None and said > _generation(view):
+            decision += restored.put_back(view, said, self.neighbourhood.topology.api_cells(), now)
+        return decision
+
     def _tick(self, view: View, now: Instant) -> Decision:
         own, counter = self._own_record(view, now)
         decision = Decision(save=(counter,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
         decision += self._clearing.look(self._here, view, self._settings.images_kept, now)
         decision += reports.again(self._here, view, now) + self._measure(view, now) + self._watch(view, now)
+        owners = self.neighbourhood.topology.api_cells()
+        decision += restored.asking(self._here, view, owners, now)
         decision += evacuation.look(self._here, view, self._policy, now)
         if now >= self._next_digest:
             self._next_digest = now + int(self._settings.digest_every * SECOND)
-            decision += reports.digests(self._here, view)
+            decision += reports.digests(self._here, view, owners if view.all(PoolRow) else ())
         return decision
 
     def _own_record(self, view: View, now: Instant) -> tuple[SignedCellRecord, CounterRow]:
@@ -291,7 +322,7 @@ class ComputeRole:
             generation=Generation(epoch=epoch.value, sequence=sequence.value),
             at=now,
             parents=self.neighbourhood.topology.parents_heard(now),
-            state=CellState(settings.get(build.STATE, CellState.ENABLED)),
+            state=_state(settings),
             capacity=hosts.capacity(rows, view.all(GroupRow), servers) if rows else None,
             weight_offset=float(settings.get("weight_offset", "0")),
             projects=tuple(name for name in settings.get("projects", "").split(",") if name),
@@ -349,6 +380,16 @@ def _waits(view: View, pool: str) -> bool:
     """Whether a pool is asked to wait for events. Light hosts live in a clock that may not move by itself."""
     row = view.get(PoolRow, pool)
     return row is not None and not row.url.startswith("light:")
+
+
+def _generation(view: View) -> Generation:
+    epoch, sequence = view.get(CounterRow, build.EPOCH), view.get(CounterRow, build.GENERATION)
+    return Generation(epoch=epoch.value if epoch else 1, sequence=sequence.value if sequence else 0)
+
+
+def _state(settings: Mapping[str, str]) -> CellState:
+    asked = CellState(settings.get(build.STATE, CellState.ENABLED))
+    return CellState.DRAINING if asked is CellState.ENABLED and build.RESTORING in settings else asked
 
 
 def _policy(text: str) -> Policy:

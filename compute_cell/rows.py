@@ -105,13 +105,14 @@ class Move:
     room: Flavor
 
 
-@row("instances", key=("id",), indexes=(("unseen", "updated"), ("owner", "id"), ("host",)))
+@row("instances", key=("id",), indexes=(("unseen", "updated"), ("owner", "id"), ("host",), ("stale",)))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
     """A server this cell holds, or its tombstone. `unseen`: the owner has not seen `version` yet. `number`: the
     newest command that is over. `job`: the slow work under way (16 zero bytes: none), for `command` if that is set.
     `before`: what the server was while a resize waits for its confirmation; its claim on `old_host` is kept.
-    `moving`: where it is on its way to, or may have gone; both hosts' claims are kept."""
+    `moving`: where it is on its way to, or may have gone; both hosts' claims are kept. `proof`: the owner's, of having
+    asked for this attempt. `stale`: it is from an old backup: its owner is asked, and commands wait."""
 
     id: Id
     owner: CellName
@@ -134,6 +135,8 @@ class InstanceRow:
     before: InstanceState | None = None
     forget: Instant = 0
     moving: Move | None = None
+    proof: bytes = b""
+    stale: bool = False
 
 
 ROWS: tuple[type, ...] = (PoolRow, HostRow, GroupRow, InstanceRow)

@@ -33,7 +33,8 @@ class StartTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestroyTask:
-    """Remove every object of a server from its pool, and from `also` where it may have moved to."""
+    """Remove every object of a server from its pool, and from `also` where it may have moved to; without a pool, from
+    all: what a leaf has forgotten may be on any."""
 
     pool: str
     also: str = ""
@@ -244,6 +245,15 @@ class Watched:
     quiet: bool
     servers: tuple[SeenServer, ...] = ()
     foreign: tuple[SeenForeign, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindTask:
+    """Look for a server on these pools. If it never ran, as far as its owner knows, what is there of it goes, unless it
+    runs."""
+
+    pools: tuple[str, ...]
+    ran: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

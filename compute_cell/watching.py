@@ -18,13 +18,13 @@ from compute_cell.rows import GroupRow, HostRow, HostState, InstanceRow, Phase
 from compute_cell.tasks import SeenServer, Watched
 
 GONE = "Its virtual machine is gone from its host: somebody else has removed it there."
-_SHOWN: Mapping[PowerState, VmState] = {
+SHOWN: Mapping[PowerState, VmState] = {
     PowerState.RUNNING: VmState.ACTIVE,
     PowerState.HALTED: VmState.STOPPED,
     PowerState.PAUSED: VmState.PAUSED,
     PowerState.SUSPENDED: VmState.SUSPENDED,
 }
-_WATCHED = (*_SHOWN.values(), VmState.ERROR)
+_WATCHED = (*SHOWN.values(), VmState.ERROR)
 
 
 @dataclass(slots=True)
@@ -81,6 +81,7 @@ def _is_watched(row: InstanceRow, pool: str) -> bool:
         and row.phase is Phase.GRANTED
         and bool(row.state.launched_at)
         and row.before is None
+        and not row.stale
         and row.state.vm_state in _WATCHED
     )
 
@@ -94,7 +95,7 @@ def _settle_one(here: Here, view: View, row: InstanceRow, seen: SeenServer | Non
     host = view.get(HostRow, after.host)
     if host is not None and host.state is HostState.DEAD:
         return NOTHING  # the pool's memory of a host that is off
-    vm_state = _SHOWN.get(seen.power_state, row.state.vm_state)
+    vm_state = SHOWN.get(seen.power_state, row.state.vm_state)
     mended = row.state.vm_state is VmState.ERROR
     if after == row and vm_state is row.state.vm_state and seen.power_state is row.state.power_state:
         return NOTHING

@@ -14,7 +14,7 @@ from cells import codec
 from cells.decision import Job
 from cells.errors import Permanent, Refusal
 from cells.identity import Identity
-from cells.model import ClassicGuest, Secrets
+from cells.model import ClassicGuest, PowerState, Secrets
 from cells.ports import Journal
 from compute_cell import guest, guest_work, host_snapshots, shares, volumes
 from compute_cell.pools import Pools
@@ -26,6 +26,7 @@ from compute_cell.tasks import (
     DestroyTask,
     DetachTask,
     EvacuateTask,
+    FindTask,
     GuestTask,
     HostSnapshotTask,
     Measured,
@@ -51,7 +52,8 @@ from compute_cell.tasks import (
 from xenapi_host import driver
 from xenapi_host.config_drive import Personal
 from xenapi_host.driver import ClassicSource
-from xenapi_host.facts import GIB, HostFacts, PoolFacts
+from xenapi_host.driver.refind import refind
+from xenapi_host.facts import GIB, HostFacts, PoolFacts, Refound
 from xenapi_host.plan import BuildPlan, plan_build, plan_rescue
 from xenapi_host.session import Session
 
@@ -140,6 +142,7 @@ class Work:
             "server.move": (MoveTask, self._move),
             "server.evacuate": (EvacuateTask, self._evacuate),
             "host.evacuate": (EvacuateTask, self._evacuate),
+            "server.find": (FindTask, self._find),
             "pool.watch": (WatchTask, self._watch),
             "pool.clear_cache": (ClearCacheTask, self._clear_cache),
             "pool.measure": (MeasureTask, self._measure),
@@ -207,9 +210,8 @@ class Work:
         driver.drop_host_snapshot(self._session(task.pool, journal), job.server, task.snapshot)
 
     def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
-        driver.destroy(self._session(task.pool, journal), job.server)
-        if task.also:
-            driver.destroy(self._session(task.also, journal), job.server)
+        for pool in filter(None, (task.pool, task.also)) if task.pool else self._pools.names():
+            driver.destroy(self._session(pool, journal), job.server)
 
     def _power(self, job: Job, task: PowerTask, journal: Journal) -> None:
         session = self._session(task.pool, journal)
@@ -277,6 +279,16 @@ class Work:
     def _evacuate(self, job: Job, task: EvacuateTask, journal: Journal) -> None:
         session = self._session(task.pool, journal)
         driver.evacuate(session, job.server, task.dead, task.on, journal, start=task.start)
+
+    def _find(self, job: Job, task: FindTask, journal: Journal) -> Refound | None:
+        for pool in task.pools:
+            session = self._session(pool, journal)
+            seen = refind(session, job.server)
+            if seen is not None and (task.ran or seen.power_state is not PowerState.HALTED):
+                return seen
+            if not task.ran:
+                driver.destroy(session, job.server)
+        return None
 
     def _watch(self, job: Job, task: WatchTask, journal: Journal) -> Watched:
         seen = driver.look(self._pools.session(task.pool), task.token, wait=task.wait)

@@ -64,8 +64,8 @@ counts, else the only folder under `~/.local/share/celltree` (`$XDG_DATA_HOME/ce
 SETTINGS_TEXT = """\
 A cell's configuration is a YAML file, read once when a daemon starts; change it and restart the daemons of the
 cell, one after the other. `celltree cell register` writes it. An unknown name, a missing one or a wrong type is
-refused with the name of the setting. The paths of `key`, `certificate` and `root`, those under `amqp: tls:` and `ssl_ca`,
-`ssl_cert`, `ssl_key` in the database URL are relative to the file, all others to the daemon's folder.
+refused with the name of the setting. The paths of `key`, `certificate` and `root`, those under `amqp: tls:` and those
+in the database URL (`ssl_ca`, `ssl_cert`, `ssl_key`) are relative to the file, all others to the daemon's folder.
 """
 
 

@@ -96,6 +96,7 @@ def create() -> None:
         integer("heard"),
         text("refused"),
         blob("above"),
+        blob("said", nullable=True),
         key=("neighbour",),
     )
     create_table(

@@ -4,17 +4,19 @@ started, or that shares its cell with others, knows what they know.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cells.decision import NOTHING, Decision, Remove
 from cells.errors import BadInput
 from cells.messages import HelloDown, HelloUp, SignedCellRecord
-from cells.model import CellRecord, CellState
+from cells.model import CellRecord, CellState, Generation
 from cells.names import CellName, Id, Instant
 from cells.ports import View
 from cells.record import Received, Record
 from cells.rows import EdgeRow, RosterRow
-from routing.neighbours import EdgeMemory, Heard, Verify, hear_down, hear_up, hellos_up, newer_than
+from routing.neighbours import EdgeMemory, Heard, Verify, hear_down, hear_up, hellos_up, newer_than, newer_word
 from routing.roster import Entry, Roster, checksum
 from routing.topology import Topology
 
@@ -35,6 +37,7 @@ class Neighbourhood:
         self._verify = verify
         self._own_epoch: int | None = None
         self._memory: dict[CellName, EdgeMemory] = {}
+        self._shown: dict[CellName, Generation] = {}
         self._candidates: Candidates | None = None
 
     # --- taking in ---
@@ -71,6 +74,7 @@ class Neighbourhood:
             verify=self._verify,
             now=now,
         )
+        self._shown.update((entry.name, entry.record.generation) for entry in heard.entries if entry.name == sender)
         names = [(entry.name,) for entry in heard.entries]
         saved = view.get_many(RosterRow, names) if names else {}
         news = newer_than(heard.entries, {row.name: row.generation for row in saved.values()})
@@ -79,8 +83,8 @@ class Neighbourhood:
 
     def hellos(self, own: SignedCellRecord | None, now: Instant, new_id: Callable[[], Id]) -> Decision:
         """What to tell every neighbour, at a tick or sooner, and which cells to forget. `own` is this cell's newest
-        record, signed; it has a new generation at every tick, or others take this cell for stale. An API cell needs
-        none: it has no parents."""
+        record, signed; it has a new generation at every tick, or others take this cell for stale. An API cell gives it
+        to its children, who show it to it should it forget."""
         send: list[Record] = []
         if own is not None:
             self._own_epoch = self._verify(own).generation.epoch
@@ -89,9 +93,9 @@ class Neighbourhood:
                 continue
             bodies: Iterable[HelloUp | HelloDown] = ()
             if not edge.parent:
-                bodies = (self._hello_down(edge.neighbour, now),)
+                bodies = (self._hello_down(edge.neighbour, own, now),)
             elif own is not None:
-                bodies = self._hello_up(edge.neighbour, own, now)
+                bodies = self._hello_up(edge, own, now)
             send.extend(
                 Record(
                     id=new_id(),
@@ -135,19 +139,35 @@ class Neighbourhood:
             return f"no other parent leads to {', '.join(lost)}, and there are servers here; register another one first"
         return ""
 
+    def said_before(self, hello: HelloUp | HelloDown) -> Generation | None:
+        """The generation of what this cell once said of itself, where a neighbour shows it: a higher one than its own
+        tells it that its database was put back to a backup. Only its own signature is believed."""
+        if hello.yours is None:
+            return None
+        try:
+            record = self._verify(hello.yours)
+        except BadInput:
+            return None
+        return record.generation if record.name == self.here else None
+
     # --- within ---
 
     def _told_down(self, edge: EdgeRow | None, sender: CellName, hello: HelloDown, now: Instant) -> Decision:
         heard = hear_down(edge, sender, hello, here=self.here, now=now)
         if heard.edge is None:
             return Decision(notes=heard.notes)
+        changed = heard.edge
+        if hello.own is not None:
+            changed = replace(changed, said=newer_word(changed.said, hello.own, self._verify))
+            with suppress(BadInput):
+                self._shown[sender] = self._verify(hello.own).generation
         memory = self._memory.setdefault(sender, EdgeMemory())
         notes = heard.notes
         if edge is not None and now - edge.heard > self.mute_after:
             memory.forget()
         elif self._own_epoch is not None and memory.compare(hello.known, self._checksum(now)):
             notes += (f"parent {sender} lacks cells of this subtree: everything is sent again",)
-        return self._concluded(Heard(edge=heard.edge, notes=notes), ())
+        return self._concluded(Heard(edge=changed, notes=notes), ())
 
     def _concluded(self, heard: Heard, rows: tuple[RosterRow, ...]) -> Decision:
         if heard.edge is None:
@@ -157,19 +177,29 @@ class Neighbourhood:
         self._take_edges((*others, changed))
         return Decision(save=(changed, *rows), notes=heard.notes)
 
-    def _hello_up(self, parent: CellName, own: SignedCellRecord, now: Instant) -> Iterable[HelloUp]:
+    def _hello_up(self, edge: EdgeRow, own: SignedCellRecord, now: Instant) -> Iterable[HelloUp]:
+        parent, yours = edge.neighbour, None
+        if edge.said is not None and parent in self._shown and self._shown[parent] < self._verify(edge.said).generation:
+            yours = edge.said
         memory = self._memory.setdefault(parent, EdgeMemory())
         if not self.topology.is_live(parent, now):
             memory.forget()
-            return hellos_up(own, ())
+            return hellos_up(own, (), yours)
         news = memory.news(self.roster, self.topology.below())
         memory.note_sent(news)
-        return tuple(hellos_up(own, news))
+        return tuple(hellos_up(own, news, yours))
 
-    def _hello_down(self, child: CellName, now: Instant) -> HelloDown:
+    def _hello_down(self, child: CellName, own: SignedCellRecord | None, now: Instant) -> HelloDown:
         subtree = self.topology.below(child) | {child}
         known = self.roster.checksum(subtree, now, self.mute_after)
-        return HelloDown(above=self.topology.above(now, api=self.api), known=known)
+        entry, shown = self.roster.get(child), self._shown.get(child)
+        behind = entry is not None and shown is not None and shown < entry.record.generation
+        return HelloDown(
+            above=self.topology.above(now, api=self.api),
+            known=known,
+            own=own if self.api else None,
+            yours=entry.signed if entry is not None and behind else None,
+        )
 
     def _checksum(self, now: Instant) -> int:
         """What a parent should know of this subtree: this cell and the fresh ones below."""

@@ -147,17 +147,32 @@ def hear_down(edge: EdgeRow | None, sender: CellName, hello: HelloDown, *, here:
     return Heard(edge=replace(edge, heard=now, above=above, refused=refused), notes=notes)
 
 
-def hellos_up(own: SignedCellRecord, news: Iterable[Entry]) -> Iterator[HelloUp]:
+def newer_word(held: SignedCellRecord | None, said: SignedCellRecord, verify: Verify) -> SignedCellRecord | None:
+    """Of two records of one cell the newer one; one that does not hold is none."""
+    before, after = _holds(held, verify), _holds(said, verify)
+    if after is None or (before is not None and before.generation >= after.generation):
+        return held
+    return said
+
+
+def _holds(signed: SignedCellRecord | None, verify: Verify) -> CellRecord | None:
+    try:
+        return None if signed is None else verify(signed)
+    except BadInput:
+        return None
+
+
+def hellos_up(own: SignedCellRecord, news: Iterable[Entry], yours: SignedCellRecord | None = None) -> Iterator[HelloUp]:
     """Our own cell record and the news, in as many hellos as the size limit asks for."""
     batch, size = [own], _size(own)
     for entry in news:
         extra = _size(entry.signed)
         if size + extra > HELLO_BYTES:
-            yield HelloUp(records=tuple(batch))
+            yield HelloUp(records=tuple(batch), yours=yours)
             batch, size = [], 0
         batch.append(entry.signed)
         size += extra
-    yield HelloUp(records=tuple(batch))
+    yield HelloUp(records=tuple(batch), yours=yours)
 
 
 def _size(signed: SignedCellRecord) -> int:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cells.model import PowerState
+
 GIB = 2**30
 MIB = 2**20
 
@@ -66,3 +68,16 @@ class PoolFacts:
 
     def storage(self, uuid: str) -> StorageFacts | None:
         return next((storage for storage in self.storages if storage.uuid == uuid), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refound:
+    """A server's VM. `host` (a uuid): where it runs, or the one host that its disk can be reached from; "" where there
+    are several. `kept`, `kept_host`: the same of the original that a resize keeps, with the power it had."""
+
+    vm_uuid: str
+    power_state: PowerState
+    host: str
+    ram_mib: int
+    kept: PowerState | None = None
+    kept_host: str = ""

@@ -24,6 +24,7 @@ VOLUME = "celltree_volume"  # VBD: the uuid of the volume that a tenant has atta
 IMAGE_ID = "image-id"  # VDI: the image that it holds, or was cloned from
 
 BACKUP = "celltree_backup"  # VDI that is a snapshot: kept as the base of backups; as which image it was sent
+LEFTOVER = "celltree_leftover"  # VM, VDI: since when nobody uses it, and when that was seen last, in Unix seconds
 UNUSED = "celltree_unused"  # VDI of a cached image: since when no server uses it, in Unix seconds
 
 ORIGINAL_SUFFIX = "-orig"

@@ -197,6 +197,13 @@ METADATA = ok(exactly({"metadata": ITEMS}))
 META = ok(exactly({"meta": {**ITEMS, "maxProperties": 1}}))
 TAGS = ok(exactly({"tags": {"type": "array", "items": TEXT}}))
 
+_ATTACHMENT: Schema = exactly({"id": UUID, "volumeId": UUID, "serverId": UUID, "device": TEXT})
+ATTACHMENT = ok(exactly({"volumeAttachment": _ATTACHMENT}))
+ATTACHMENTS = ok(exactly({"volumeAttachments": {"type": "array", "items": _ATTACHMENT}}))
+HOST_SNAPSHOTS = ok(
+    exactly({"host_snapshots": {"type": "array", "items": exactly({"id": UUID, "name": TEXT, "taken": TEXT})}})
+)
+
 # --- actions ---
 
 RESCUED = ok(exactly({"adminPass": TEXT}))

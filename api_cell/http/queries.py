@@ -30,6 +30,7 @@ FLAVORS: Mapping[str, Schema] = {
     "sort_key": {"enum": ["flavorid", "id", "name"]},
     "sort_dir": _DIRECTION,
 }
+ATTACHMENTS: Mapping[str, Schema] = {"limit": _NUMBER, "offset": _NUMBER}
 KEYPAIR: Mapping[str, Schema] = {"user_id": _TEXT}
 KEYPAIRS: Mapping[str, Schema] = {**PAGE, **KEYPAIR}
 LIMITS: Mapping[str, Schema] = {"tenant_id": _TEXT}

@@ -15,12 +15,14 @@ from api_cell.http import (
     images,
     keypairs,
     openapi,
+    operators,
     probes,
     queries,
     quotas,
     schemas,
     servers,
     versions,
+    volumes,
     zones,
 )
 from api_cell.http.answers import ACCEPTED, DELETED
@@ -29,6 +31,7 @@ from api_cell.http.call import Answer, Call, Gives, Handler, Route, Rule, Schema
 _OPEN, _ADMIN, _BYTES = Rule.OPEN, Rule.ADMIN, Rule.IMAGE
 _SERVERS = "/v2.1/servers"
 _SERVER = "/v2.1/servers/{server}"
+_VOLUMES = "/v2.1/servers/{server}/os-volume_attachments"
 _FLAVORS = "/v2.1/flavors"
 _FLAVOR = "/v2.1/flavors/{flavor}"
 _SPECS = "/v2.1/flavors/{flavor}/os-extra_specs"
@@ -130,6 +133,14 @@ ROUTES: tuple[Route, ...] = (
         since=6,
         schema=schemas.REMOTE_CONSOLE,
     ),
+    _action("celltree-setShares", operators.set_shares, schemas.SET_SHARES, rule=_ADMIN),
+    _action("celltree-createHostSnapshot", operators.take_host_snapshot, schemas.TAKE_HOST_SNAPSHOT, rule=_ADMIN),
+    _action("celltree-deleteHostSnapshot", operators.drop_host_snapshot, schemas.DROP_HOST_SNAPSHOT, rule=_ADMIN),
+    _route(f"GET {_SERVER}/celltree-host-snapshots", operators.host_snapshots, answers.HOST_SNAPSHOTS, rule=_ADMIN),
+    _route(f"GET {_VOLUMES}", volumes.names, answers.ATTACHMENTS, query=queries.ATTACHMENTS),
+    _route(f"POST {_VOLUMES}", volumes.attach, answers.ATTACHMENT, schema=schemas.attach_volume),
+    _route(f"GET {_VOLUMES}/{{volume}}", volumes.show, answers.ATTACHMENT),
+    _route(f"DELETE {_VOLUMES}/{{volume}}", volumes.detach, ACCEPTED),
     _route(f"GET {_SERVER}/diagnostics", guests.diagnostics, answers.DIAGNOSTICS, rule=_ADMIN),
     _route(f"GET {_SERVER}/os-instance-actions", actions.history, answers.HISTORY, query=queries.PAGE),
     _route(f"GET {_SERVER}/os-instance-actions/{{request}}", actions.history_of_request, answers.HISTORY_OF_REQUEST),

@@ -9,7 +9,8 @@ from api_cell.rows import FlavorRow, KeyPairRow, QuotaRow, ServerRow, UsageRow
 from api_cell.service.api import Caller
 from api_cell.service.story import action_of
 from api_cell.status import POWER_STATE, fault_of, flavor_of
-from cells.model import Flavor
+from api_cell.volumes import volumes_of
+from cells.model import Flavor, Volume
 from cells.names import Instant, id_text, iso
 from cells.rows import StoryRow
 
@@ -70,7 +71,7 @@ def server(row: ServerRow, caller: Caller, version: int, base: str, zone: str) -
         "OS-EXT-STS:task_state": row.task_state or None,
         "OS-EXT-STS:vm_state": row.vm_state,
         "OS-EXT-STS:power_state": POWER_STATE[state.power_state] if state is not None else 0,
-        "os-extended-volumes:volumes_attached": [],
+        "os-extended-volumes:volumes_attached": [_volume(each, version) for each in volumes_of(row)],
     }
     if row.status in _HAS_PROGRESS:
         view["progress"] = _progress(row)
@@ -96,6 +97,11 @@ _NOT_AFTER_UPDATE = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:", "config_d
 def updated_server(view: dict[str, Any]) -> dict[str, Any]:
     """A server in the answer to its update, which up to 2.74 is without these."""
     return {name: value for name, value in view.items() if not name.startswith(_NOT_AFTER_UPDATE)}
+
+
+def _volume(volume: Volume, version: int) -> dict[str, Any]:
+    """A volume outlives its server."""
+    return {"id": volume.id} if version < 3 else {"id": volume.id, "delete_on_termination": False}
 
 
 def _for_administrators(row: ServerRow, host: str, version: int) -> dict[str, Any]:

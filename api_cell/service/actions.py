@@ -7,14 +7,16 @@ from typing import Any
 from api_cell import allowed, backups, quota
 from api_cell.errors import Invalid, NotAllowedNow
 from api_cell.incremental import bases
+from api_cell.restored import next_number
 from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
-from api_cell.service.secrets import kept
+from api_cell.service.secrets import has_agent, kept, needs_config_drive, new_password
 from api_cell.service.servers import asks_auto_disk_config, get, ref_of, refuse_small, usable_image
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import flavor_of, settle
+from cells import codec
 from cells.errors import AmbiguousCommit, CelltreeError
 from cells.messages import (
     ConfirmResize,
@@ -56,63 +58,66 @@ class Asking:
 
 
 def start(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "start", StartServer())
+    plain(api, asking, "start", StartServer())
 
 
 def stop(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "stop", StopServer())
+    plain(api, asking, "stop", StopServer())
 
 
 def reboot(api: Api, asking: Asking, *, hard: bool) -> None:
     rule = "server.reboot.hard" if hard else "server.reboot"
-    _plain(api, asking, "reboot", RebootServer(hard=hard), rule=rule, detail="HARD" if hard else "")
+    plain(api, asking, "reboot", RebootServer(hard=hard), rule=rule, detail="HARD" if hard else "")
 
 
 def pause(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "pause", PauseServer())
+    plain(api, asking, "pause", PauseServer())
 
 
 def unpause(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "unpause", UnpauseServer())
+    plain(api, asking, "unpause", UnpauseServer())
 
 
 def suspend(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "suspend", SuspendServer())
+    plain(api, asking, "suspend", SuspendServer())
 
 
 def resume(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "resume", ResumeServer())
+    plain(api, asking, "resume", ResumeServer())
 
 
 def migrate(api: Api, asking: Asking, host: str) -> None:
-    _plain(api, asking, "migrate", MigrateServer(host=host), detail=host)
+    plain(api, asking, "migrate", MigrateServer(host=host), detail=host)
 
 
 def live_migrate(api: Api, asking: Asking, host: str, block: bool | None) -> None:
-    _plain(api, asking, "live-migration", LiveMigrateServer(host=host, block=block), detail=host)
+    plain(api, asking, "live-migration", LiveMigrateServer(host=host, block=block), detail=host)
 
 
 def evacuate(api: Api, asking: Asking, host: str) -> None:
-    _plain(api, asking, "evacuate", EvacuateServer(host=host), detail=host)
+    plain(api, asking, "evacuate", EvacuateServer(host=host), detail=host)
 
 
 def confirm_resize(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "confirmResize", ConfirmResize())
+    plain(api, asking, "confirmResize", ConfirmResize())
 
 
 def revert_resize(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "revertResize", RevertResize())
+    plain(api, asking, "revertResize", RevertResize())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuild:
-    """What a rebuild asks: None leaves things as they are."""
+    """What a rebuild asks: None leaves things as they are. `given`: what only the leaf may read; `keep_config`: what
+    was given earlier is there again."""
 
     image: str
     name: str | None = None
     description: str | None = None
     metadata: dict[str, str] | None = None
     auto_disk_config: bool | None = None
+    given: Secrets = Secrets()
+    keep_config: bool = True
 
 
 def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
@@ -122,33 +127,51 @@ def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
     made: list[ServerRow] = []
 
     def act(unit: Unit, line: bytes) -> None:
-        row = _may(unit, asking, "server.rebuild")
+        row = may(unit, asking, "server.rebuild")
         refuse_small(flavor_of(row), image, "rebuild.imageRef")
         metadata = row.spec.metadata if wanted.metadata is None else wanted.metadata
         auto = asks_auto_disk_config(wanted.auto_disk_config, ref, row.spec.auto_disk_config)
         name = wanted.name or row.name
-        spec = replace(row.spec, image=ref, name=name, metadata=metadata, auto_disk_config=auto)
-        command = RebuildServer(image=ref, name=name, metadata=metadata, auto_disk_config=auto)
+        needs = needs_config_drive(wanted.given, ref)
+        drive = row.spec.config_drive or needs
+        spec = replace(row.spec, image=ref, name=name, metadata=metadata, auto_disk_config=auto, config_drive=drive)
+        command = RebuildServer(
+            image=ref,
+            name=name,
+            metadata=metadata,
+            auto_disk_config=auto,
+            sealed=kept(api, wanted.given) if wanted.given != Secrets() else b"",
+            config_drive=drive,
+            keep_config=wanted.keep_config and not needs,
+        )
         refuse_large(command)
         description = row.description if wanted.description is None else wanted.description
         after = replace(row, name=name, description=description, spec=spec, before_rebuild=row.spec)
-        made[:] = [_open(api, unit, asking, line, after, "rebuild", command)]
+        made[:] = [open_wish(api, unit, asking, line, after, "rebuild", command)]
 
-    _wish(api, act)
+    wish(api, act)
     return made[0] if made else api.read(lambda unit: get(unit, asking.caller, asking.server))
 
 
-def rescue(api: Api, asking: Asking, image_id: str) -> None:
-    """Boot a rescue image in the server's place; without one, the image that the server was made from."""
-    row = api.read(lambda unit: _may(unit, asking, "server.rescue"))
+def rescue(api: Api, asking: Asking, image_id: str, password: str) -> str:
+    """Boot a rescue image in the server's place; without one, the image that the server was made from. Gives the
+    password that its agent will be told, "" where it has none."""
+    row = api.read(lambda unit: may(unit, asking, "server.rescue"))
     image = usable_image(api, asking.caller, image_id or row.spec.image.id, "rescue.rescue_image_ref")
-    command = RescueServer(image=ref_of(api, asking.caller, image, "rescue.rescue_image_ref"))
+    ref = ref_of(api, asking.caller, image, "rescue.rescue_image_ref")
+    if password and not has_agent(ref):
+        raise Invalid("rescue.adminPass: the rescue image has no guest agent to set it; leave it out")
+    if has_agent(ref) and api.keep is not None:
+        password = password or new_password()
+    sealed = kept(api, Secrets(admin_password=password)) if password else b""
+    command = RescueServer(image=ref, sealed=sealed)
     refuse_large(command)
-    _plain(api, asking, "rescue", command)
+    plain(api, asking, "rescue", command)
+    return password
 
 
 def unrescue(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "unrescue", UnrescueServer())
+    plain(api, asking, "unrescue", UnrescueServer())
 
 
 def resize(api: Api, asking: Asking, flavor_id: str, auto_disk_config: bool | None = None) -> None:
@@ -158,7 +181,7 @@ def resize(api: Api, asking: Asking, flavor_id: str, auto_disk_config: bool | No
         raise Invalid(f"resize.flavorRef: flavor {flavor_id} could not be found; GET /flavors for those there are")
 
     def act(unit: Unit, line: bytes) -> None:
-        row = _may(unit, asking, "server.resize")
+        row = may(unit, asking, "server.resize")
         auto = row.spec.auto_disk_config if auto_disk_config is None else auto_disk_config
         command = ResizeServer(flavor=found.flavor, auto_disk_config=auto)
         _refuse_unfit(flavor_of(row), found.flavor, auto)
@@ -169,9 +192,9 @@ def resize(api: Api, asking: Asking, flavor_id: str, auto_disk_config: bool | No
         more = quota.Held(vcpus=will.vcpus - was.vcpus, ram_mib=will.ram_mib - was.ram_mib)
         quota.refuse_over(usage, limits, more)
         unit.save(quota.charge(usage, row, after))
-        _open(api, unit, asking, line, after, "resize", command)
+        open_wish(api, unit, asking, line, after, "resize", command)
 
-    _wish(api, act)
+    wish(api, act)
 
 
 def _refuse_unfit(old: Flavor, new: Flavor, auto_disk_config: bool) -> None:
@@ -224,7 +247,7 @@ def _image_of(
     api: Api, asking: Asking, action: str, name: str, properties: dict[str, str], wanted: Backup | None
 ) -> str:
     # Looked at first without a lock, so that no image is made for a wish that cannot be; decided below.
-    row = api.read(lambda unit: _may(unit, asking, "server.snapshot"))
+    row = api.read(lambda unit: may(unit, asking, "server.snapshot"))
     base = row.spec.image
     incremental = _incremental(api, row, wanted)
     image_id = api.images.create(
@@ -245,7 +268,7 @@ def _image_of(
     try:
         refuse_large(command)
         # The image's id goes along, so that the role can remove it when no data will come.
-        _plain(api, asking, action, command, detail=image_id, backup=backup)
+        plain(api, asking, action, command, detail=image_id, backup=backup)
     except CelltreeError as error:
         # An image whose wish may have been saved after all stays: the role removes it if the snapshot fails.
         if not isinstance(error, AmbiguousCommit):
@@ -262,28 +285,28 @@ def delete(api: Api, asking: Asking) -> None:
         if row.phase is Phase.DELETING:
             return
         command = DeleteServer(build_deadline=row.deadline)
-        _open(api, unit, asking, line, replace(row, phase=Phase.DELETING), "delete", command)
+        open_wish(api, unit, asking, line, replace(row, phase=Phase.DELETING), "delete", command)
 
-    _wish(api, act)
+    wish(api, act)
 
 
 def change_password(api: Api, asking: Asking, password: str) -> None:
     """The password waits sealed for our own daemon, which seals it for the leaf."""
-    _plain(api, asking, "changePassword", SetPassword(sealed=kept(api, Secrets(admin_password=password))))
+    plain(api, asking, "changePassword", SetPassword(sealed=kept(api, Secrets(admin_password=password))))
 
 
 def reset_network(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "resetNetwork", ResetNetwork())
+    plain(api, asking, "resetNetwork", ResetNetwork())
 
 
 def inject_network(api: Api, asking: Asking) -> None:
-    _plain(api, asking, "injectNetworkInfo", InjectNetwork())
+    plain(api, asking, "injectNetworkInfo", InjectNetwork())
 
 
 # --- the common way of all wishes ---
 
 
-def _plain(
+def plain(
     api: Api,
     asking: Asking,
     action: str,
@@ -296,13 +319,13 @@ def _plain(
     """A wish that is nothing but its command."""
 
     def act(unit: Unit, line: bytes) -> None:
-        row = _may(unit, asking, rule or kind_of(command).name)
-        _open(api, unit, asking, line, row, action, command, detail, backup)
+        row = may(unit, asking, rule or kind_of(command).name)
+        open_wish(api, unit, asking, line, row, action, command, detail, backup)
 
-    _wish(api, act)
+    wish(api, act)
 
 
-def _wish(api: Api, act: Callable[[Unit, bytes], None]) -> None:
+def wish(api: Api, act: Callable[[Unit, bytes], None]) -> None:
     """Do it in one transaction. The id of the story's line is chosen before, and tells whether it was done."""
     line = api.ids()
 
@@ -317,7 +340,7 @@ def _wish(api: Api, act: Callable[[Unit, bytes], None]) -> None:
     api.poke()
 
 
-def _may(unit: Unit, asking: Asking, rule: str) -> ServerRow:
+def may(unit: Unit, asking: Asking, rule: str) -> ServerRow:
     row = _unlocked(get(unit, asking.caller, asking.server), asking.caller)
     allowed.check(row, rule)
     return row
@@ -329,7 +352,7 @@ def _unlocked(row: ServerRow, caller: Caller) -> ServerRow:
     return row
 
 
-def _open(
+def open_wish(
     api: Api,
     unit: Unit,
     asking: Asking,
@@ -342,7 +365,13 @@ def _open(
 ) -> ServerRow:
     now, request = api.clock(), asking.request
     wish = OpenIntent(
-        number=row.number + 1, action=kind_of(command).name, at=now, request=request, detail=detail, backup=backup
+        number=next_number(unit, row),
+        action=kind_of(command).name,
+        at=now,
+        request=request,
+        detail=detail,
+        backup=backup,
+        body=codec.pack(command),
     )
     row = settle(replace(row, number=wish.number, intents=(*row.intents, wish), updated=max(row.updated, now)))
     told = story.asked(api, asking.caller, row, action, request, line)

@@ -9,6 +9,7 @@ from api_cell.rows import KeyPairRow
 from api_cell.service.api import Api
 from cells.decision import Remove
 from cells.ports import After, Unit, Where
+from cells.rows import shard_of
 
 _KINDS = ("ssh-rsa", "ssh-ed25519", "ecdsa-sha2-", "sk-ssh-ed25519@", "sk-ecdsa-sha2-")
 
@@ -40,6 +41,8 @@ def create(api: Api, user: str, name: str, public_key: str) -> KeyPairRow:
     )
 
     def act(unit: Unit) -> KeyPairRow:
+        # A counter's row is locked until the unit ends: what is counted below cannot grow meanwhile.
+        unit.count_up(f"keypairs-{shard_of(user.encode())}")
         if unit.get(KeyPairRow, user, name) is not None:
             raise NotAllowedNow(f"Key pair '{name}' already exists; delete it first or choose another name")
         if unit.count(KeyPairRow, Where(column="user", op="=", value=user)) >= api.settings.most_keypairs:

@@ -22,8 +22,9 @@ _EACH = 0.05
 _MOST = 4 * 1024 * 1024
 
 
-def ask(api: Api, asking: Asking, kind: Question) -> bytes:
-    """The leaf's answer. NotAllowedNow with the leaf's reason; NoAnswer when it says nothing in five seconds."""
+def ask(api: Api, asking: Asking, kind: Question, *, about: str = "") -> bytes:
+    """The leaf's answer. `about`: as in messages.Ask. NotAllowedNow with the leaf's reason; NoAnswer when it says
+    nothing in five seconds."""
     question = api.ids()
 
     def act(unit: Unit) -> None:
@@ -31,7 +32,7 @@ def ask(api: Api, asking: Asking, kind: Question) -> bytes:
         allowed.check(row, "server.ask")
         if not row.leaf:
             raise NotAllowedNow("No cell holds the server; it has nothing to tell")
-        command, now = Ask(question=question, kind=kind), api.clock()
+        command, now = Ask(question=question, kind=kind, about=about), api.clock()
         wish = OpenIntent(number=0, action=kind_of(command).name, at=now, request=asking.request)
         unit.save(QuestionRow(id=question, server=row.id, leaf=row.leaf, at=now), wake_for(api, row, wish, command))
 

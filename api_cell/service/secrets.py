@@ -26,6 +26,11 @@ def has_agent(image: ImageRef) -> bool:
     return image.properties.get("xenapi_use_agent", "").lower() in _YES
 
 
+def needs_config_drive(given: Secrets, image: ImageRef) -> bool:
+    """Files and user data reach every guest on it, and a password where no agent can set it."""
+    return bool(given.files or given.user_data or (given.admin_password and not has_agent(image)))
+
+
 def could_set_password(api: Api, image_id: str) -> bool:
     """Whether a server of this image can be given a password that nobody asked for, as OpenStack does."""
     image = api.images.get(image_id)

@@ -7,14 +7,16 @@ from api_cell import allowed, quota
 from api_cell.errors import Invalid, NotFound
 from api_cell.images import Image, visible
 from api_cell.incremental import parts_of
+from api_cell.restored import next_number
 from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, QuotaRow, RequestRow, SecretRow, ServerRow
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
-from api_cell.service.secrets import has_agent, kept
+from api_cell.service.secrets import kept, needs_config_drive
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import settle
-from cells.messages import SetMetadata, kind_of
+from cells import codec
+from cells.messages import RenameServer, SetMetadata, kind_of
 from cells.model import BuildSpec, ClassicGuest, Flavor, ImageRef, Secrets
 from cells.names import SECOND, Instant, id_text
 from cells.ports import After, Unit, View, Where
@@ -78,7 +80,7 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
     spec, limits = api.read(lambda unit: _asked_for(api, unit, caller, new, image, ref))
     _refuse_kit(spec)
     refuse_large(spec)
-    given = Secrets(admin_password=new.password, files=new.files, user_data=new.user_data)
+    given = given_with(new)
     secret = kept(api, given) if given != Secrets() else b""
     demand_of(spec)  # Refuses a flavor or image whose demands no leaf could understand.
     # Made before the transaction, so that trying again makes the same servers.
@@ -168,16 +170,16 @@ def _asked_for(
         zone=new.zone,
         key_name=new.key_name,
         public_key=_public_key(unit, caller.user, new.key_name),
-        config_drive=new.config_drive or _needs_config_drive(new, ref),
+        config_drive=new.config_drive or needs_config_drive(given_with(new), ref),
         auto_disk_config=asks_auto_disk_config(new.auto_disk_config, ref),
         classic=new.classic,
     )
     return spec, quota.quota_of(unit, caller.project, api.settings.quota)
 
 
-def _needs_config_drive(new: NewServer, image: ImageRef) -> bool:
-    """Files and user data reach every guest on it, and a password where no agent can set it."""
-    return bool(new.files or new.user_data or (new.password and not has_agent(image)))
+def given_with(new: NewServer) -> Secrets:
+    """What only the leaf may read of it."""
+    return Secrets(admin_password=new.password, files=new.files, user_data=new.user_data)
 
 
 def _made_before(unit: View, asked: RequestRow) -> tuple[ServerRow, ...]:
@@ -400,7 +402,7 @@ def update(
     """Rename or describe a server; what is None stays as it is."""
 
     def act(unit: Unit) -> ServerRow:
-        row = get(unit, caller, server)
+        row = before = get(unit, caller, server)
         if name is not None:
             row = replace(row, name=name, spec=replace(row.spec, name=name))
         if description is not None:
@@ -408,9 +410,11 @@ def update(
         if auto_disk_config is not None:
             auto = asks_auto_disk_config(auto_disk_config, row.spec.image)
             row = replace(row, spec=replace(row.spec, auto_disk_config=auto))
-        return _saved(api, unit, row)
+        return _saved(api, unit, row) if row.name == before.name else _told(api, unit, row, RenameServer(name=row.name))
 
-    return api.change(act)
+    row = api.change(act)
+    api.poke()
+    return row
 
 
 def put_metadata(api: Api, caller: Caller, server: bytes, items: dict[str, str], *, keep: bool) -> dict[str, str]:
@@ -425,7 +429,7 @@ def put_metadata(api: Api, caller: Caller, server: bytes, items: dict[str, str],
                 f"metadata: a server may have {api.settings.most_metadata} items, this would make {len(metadata)}; "
                 "delete some first"
             )
-        _told(api, unit, replace(row, spec=replace(row.spec, metadata=metadata)))
+        _told(api, unit, replace(row, spec=replace(row.spec, metadata=metadata)), SetMetadata(metadata=metadata))
         return metadata
 
     metadata = api.change(act)
@@ -442,7 +446,7 @@ def drop_metadata(api: Api, caller: Caller, server: bytes, key: str) -> None:
         if key not in row.spec.metadata:
             raise NotFound(f"Metadata item {key} was not found on instance {_text(server)}")
         left = {name: value for name, value in row.spec.metadata.items() if name != key}
-        _told(api, unit, replace(row, spec=replace(row.spec, metadata=left)))
+        _told(api, unit, replace(row, spec=replace(row.spec, metadata=left)), SetMetadata(metadata=left))
 
     api.change(act)
     api.poke()
@@ -468,15 +472,22 @@ def _saved(api: Api, unit: Unit, row: ServerRow) -> ServerRow:
     return row
 
 
-def _told(api: Api, unit: Unit, row: ServerRow) -> None:
-    """Save new metadata, and have the guest told all of it, in its turn among the server's other wishes."""
+def _told(api: Api, unit: Unit, row: ServerRow, command: SetMetadata | RenameServer) -> ServerRow:
+    """Save what is new, and have the leaf told, in its turn among the server's other wishes."""
     if row.phase is not Phase.GRANTED or not row.leaf:
-        _saved(api, unit, row)
-        return
-    command, now = SetMetadata(metadata=row.spec.metadata), api.clock()
-    wish = OpenIntent(number=row.number + 1, action=kind_of(command).name, at=now, request=row.request)
+        return _saved(api, unit, row)
+    now = api.clock()
+    wish = OpenIntent(
+        number=next_number(unit, row),
+        action=kind_of(command).name,
+        at=now,
+        request=row.request,
+        body=codec.pack(command),
+    )
     row = settle(replace(row, number=wish.number, intents=(*row.intents, wish)))
-    unit.save(wake_for(api, _saved(api, unit, row), wish, command))
+    row = _saved(api, unit, row)
+    unit.save(wake_for(api, row, wish, command))
+    return row
 
 
 def _text(server: bytes) -> str:

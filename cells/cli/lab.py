@@ -41,6 +41,9 @@ class LabUp(Command):
         parser.add_argument(
             "--brokers", default=VHOSTS, help="vhosts: one RabbitMQ; nodes: one per cell; N: so many, shared in turn"
         )
+        parser.add_argument(
+            "--tls", action="store_true", help="RabbitMQ and MariaDB with TLS only; cells log in with certificates"
+        )
         parser.add_argument("--databases", type=int, default=1, help="MariaDB servers, shared in turn (default: 1)")
         parser.add_argument("--daemons", type=int, default=1, help="daemons of each cell (default: 1)")
         parser.add_argument("--auth", choices=(NONE, HTTP_BASIC), default=NONE, help="how REST asks who is there")
@@ -67,6 +70,7 @@ class LabUp(Command):
                 daemons=parsed_args.daemons,
                 auth=parsed_args.auth,
                 port=parsed_args.port,
+                tls=parsed_args.tls,
             )
             lab = Lab.create(folder, plan)
         lab.up(self.say)

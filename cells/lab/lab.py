@@ -9,7 +9,7 @@ import http.client
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from cells.ids import Ids
 from cells.lab import processes
 from cells.lab.daemons import Daemon
 from cells.lab.mariadb import MariaServer
+from cells.lab.papers import PaperMill, Papers
 from cells.lab.plan import HTTP_BASIC, NODES, USER, VHOSTS, LabPlan, load_plan, save_plan
 from cells.lab.ports import LOOPBACK, is_free
 from cells.lab.rabbitmq import Grant, RabbitNode
@@ -100,17 +101,25 @@ class Lab:
     def database(self, cell: CellName = "") -> MariaServer:
         """The MariaDB server that has a cell's schema."""
         if self.plan.databases == 1:
-            return MariaServer(self.folder / "mariadb")
+            return MariaServer(self.folder / "mariadb", papers=self._server_papers())
         self._must_name_a_cell("database", cell)
-        return MariaServer(self.folder / f"mariadb-{self.plan.database_of(cell)}")
+        return MariaServer(self.folder / f"mariadb-{self.plan.database_of(cell)}", papers=self._server_papers())
 
     def broker(self, cell: CellName = "") -> RabbitNode:
         """The RabbitMQ node that has a cell's inbox."""
         if self.plan.brokers == VHOSTS:
-            return RabbitNode(self.folder / "rabbitmq", name="lab")
+            return RabbitNode(self.folder / "rabbitmq", name="lab", papers=self._server_papers())
         self._must_name_a_cell("broker", cell)
         name = self.plan.broker_of(cell)
-        return RabbitNode(self.folder / f"rabbitmq-{name}", name=name)
+        return RabbitNode(self.folder / f"rabbitmq-{name}", name=name, papers=self._server_papers())
+
+    @property
+    def papers(self) -> PaperMill:
+        """The lab's certificates, where its plan says tls."""
+        return PaperMill(self.folder / "tls")
+
+    def _server_papers(self) -> Papers | None:
+        return self.papers.server("loopback") if self.plan.tls else None
 
     def _must_name_a_cell(self, kind: str, cell: CellName) -> None:
         if cell not in self.topology.names:
@@ -139,10 +148,18 @@ class Lab:
             "--disk-gib": shape.disk_gib,
             "--sr": shape.sr,
             "--data": self.folder / "xenserver" / pool,
-            "--password": self.plan.password("xenserver", pool),
+            "--password-file": self._password_file(pool),
         }
         arguments = ["xenserver", *(str(word) for pair in words.items() for word in pair)]
         return Daemon(self.folder / "run", f"xenserver-{pool}", arguments)
+
+    def _password_file(self, pool: str) -> Path:
+        """A pool's password where its process finds it: a command line is seen by all."""
+        file = self.folder / "xenserver" / f"{pool}.password"
+        if not file.exists():
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            processes.write_whole(file, self.plan.password("xenserver", pool) + "\n")
+        return file
 
     def part(self, what: str) -> Server:
         """A part by the word of kill and start: CELL[/DAEMON], broker[:CELL], database[:CELL], xenserver:POOL."""
@@ -365,8 +382,10 @@ class Lab:
         schema = f"cell_{name.replace('-', '_')}"
         word = plan.password("database", name)
         database, broker = self.database(name), self.broker(name)
-        database.create_schema(schema, schema, word)
-        broker.add_grants([Grant(vhost=name, user=name, password=plan.password("broker", name))])
+        papers = self.papers.client(name) if plan.tls else None
+        database.create_schema(schema, schema, word, certificate_of=name if papers else "")
+        own = Grant(vhost=name, user=name, password="" if papers else plan.password("broker", name))
+        broker.add_grants([own])
         registrar = Registrar(
             self.tree, clock=system_clock, new_id=Ids(system_clock, os.urandom), random_bytes=os.urandom
         )
@@ -375,12 +394,16 @@ class Lab:
                 name=name,
                 role=cell.role,
                 database=database.url(
-                    schema, schema, word, port=self.port_for(name, f"database:{name}", database.port)
+                    schema,
+                    schema,
+                    word,
+                    port=self.port_for(name, f"database:{name}", database.port),
+                    papers=papers,
                 ),
                 broker=broker.amqp_url(
-                    name,
-                    name,
-                    plan.password("broker", name),
+                    own.vhost,
+                    own.user,
+                    own.password,
                     port=self.port_for(name, f"broker:{name}", broker.amqp_port),
                 ),
                 parents=cell.parents,
@@ -399,8 +422,11 @@ class Lab:
         )
 
     def edge_url(self, publisher: CellName, neighbour: CellName) -> str:
-        """How one cell writes to a neighbour's inbox: a user of its own that may do nothing else."""
+        """How one cell writes to a neighbour's inbox: a user of its own that may do nothing else. With certificates a
+        cell has one name at every broker, and may do there what the virtual host says."""
         user, word = f"{publisher}.to.{neighbour}", self.plan.password("edge", publisher, neighbour)
+        if self.plan.tls:
+            user, word = publisher, ""
         node = self.broker(neighbour)
         node.add_grants([Grant(vhost=neighbour, user=user, password=word, **WRITE_ONLY)])
         return node.amqp_url(
@@ -417,6 +443,8 @@ class Lab:
     def _settings(self, cell: CellPlan) -> dict[str, Any]:
         settings: dict[str, Any] = {"mute_after": self.plan.mute_after}
         found: dict[str, Any] = {"tick": self.plan.tick, "settings": settings}
+        if self.plan.tls:
+            found["amqp"] = {"tls": {name: str(path) for name, path in asdict(self.papers.client(cell.name)).items()}}
         if cell.role != API:
             settings |= {"measure_every": 10.0, "digest_every": 5.0, "clean_seconds": 10.0}
             return found

@@ -12,11 +12,12 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from cells.errors import BadInput, Permanent, Temporary
 from cells.lab import processes
 from cells.lab.folder import Facts, clear, remembered
+from cells.lab.papers import Papers
 from cells.lab.ports import LOOPBACK, claim_ports, is_free, release_ports
 from cells.lab.programs import clean_environment, mariadb_programs
 
@@ -31,12 +32,13 @@ class MariaServer:
     """The server that lives in `folder`, running or not. The same folder is the same server, in any process.
 
     `options` are further words for mariadbd's command line, such as "--innodb-buffer-pool-size=1G"; the last one wins.
+    With `papers` it takes TLS only.
     """
 
-    def __init__(self, folder: Path, *, options: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, options: Sequence[str] = (), papers: Papers | None = None) -> None:
         self.folder = folder.absolute()
         self.port = int(remembered(self.folder, lambda: _choose(self.folder))["port"])
-        self._options = tuple(options)
+        self._options = (*_tls_options(papers), *options)
         self._data = self.folder / "data"
         self._mark = self.folder / "server.pid"
         self._log = self.folder / "server.log"
@@ -114,15 +116,16 @@ class MariaServer:
 
     # --- schemas and users ---
 
-    def create_schema(self, schema: str, user: str, password: str) -> None:
+    def create_schema(self, schema: str, user: str, password: str, *, certificate_of: str = "") -> None:
         """Make an empty schema and a user who may do everything in it and nothing elsewhere. What exists stays; the
-        password is set."""
+        password is set. `certificate_of`: the user must also show a certificate of this name."""
         _check_names(schema, user)
         word = password.replace("\\", "\\\\").replace("'", "''")
+        shown = f"SUBJECT '/CN={certificate_of}'" if certificate_of else "NONE"
         self.execute(
             f"CREATE DATABASE IF NOT EXISTS `{schema}` CHARACTER SET utf8mb4;"
             f"CREATE USER IF NOT EXISTS '{user}'@'%' IDENTIFIED BY '{word}';"
-            f"ALTER USER '{user}'@'%' IDENTIFIED BY '{word}';"
+            f"ALTER USER '{user}'@'%' IDENTIFIED BY '{word}' REQUIRE {shown};"
             f"GRANT ALL ON `{schema.replace('_', chr(92) + '_')}`.* TO '{user}'@'%';"
         )
 
@@ -131,10 +134,18 @@ class MariaServer:
         _check_names(schema, user)
         self.execute(f"DROP DATABASE IF EXISTS `{schema}`; DROP USER IF EXISTS '{user}'@'%';")
 
-    def url(self, schema: str, user: str, password: str, *, port: int = 0) -> str:
-        """Where a client connects as this user, as SQLAlchemy writes it. `port`: of what stands before the server."""
+    def url(self, schema: str, user: str, password: str, *, port: int = 0, papers: Papers | None = None) -> str:
+        """Where a client connects as this user, as SQLAlchemy writes it. `port`: of what stands before the server;
+        `papers`: what the client shows."""
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-        return f"mysql+pymysql://{login}@{LOOPBACK}:{port or self.port}/{schema}?charset=utf8mb4"
+        words = {"charset": "utf8mb4"}
+        if papers:
+            words |= {
+                "ssl_ca": str(papers.authorities),
+                "ssl_cert": str(papers.certificate),
+                "ssl_key": str(papers.key),
+            }
+        return f"mysql+pymysql://{login}@{LOOPBACK}:{port or self.port}/{schema}?{urlencode(words, safe='/')}"
 
     def execute(self, sql: str) -> str:
         """Run statements as the administrator; gives back the rows, columns separated by tabs."""
@@ -177,11 +188,26 @@ class MariaServer:
             "--skip-name-resolve",
             "--innodb-log-file-size=64M",
         ]
-        done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300, check=False)
+        # A folder of our own: any MariaDB that starts removes temporary tables it finds in the one it shares.
+        scratch = self.folder / "tmp"
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        environment = {**_environment(), "TMPDIR": str(scratch)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
             raise Permanent(f"mariadb-install-db cannot make {draft}; is there room on the disk?\n{tail}")
         draft.rename(self._data)
+
+
+def _tls_options(papers: Papers | None) -> tuple[str, ...]:
+    if papers is None:
+        return ()
+    return (
+        f"--ssl-ca={papers.authorities}",
+        f"--ssl-cert={papers.certificate}",
+        f"--ssl-key={papers.key}",
+        "--require-secure-transport=ON",
+    )
 
 
 def _choose(folder: Path) -> Facts:

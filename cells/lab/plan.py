@@ -30,7 +30,7 @@ class LabPlan:
     """`brokers`: vhosts (one RabbitMQ, a virtual host per cell), nodes (a RabbitMQ per cell) or a number of nodes that
     the cells share in turn, as they share `databases`. `numbers`: the cells' turns. `daemons`: of each cell.
     `api_ports` are by daemon of an API cell, `pool_ports` by pool. `tick` and `mute_after` are in seconds: a lab shall
-    be seen to move."""
+    be seen to move. `tls`: brokers and databases take TLS only, and know cells by their certificates."""
 
     topology: TopologyFile
     brokers: str = VHOSTS
@@ -38,6 +38,7 @@ class LabPlan:
     daemons: int = 1
     numbers: Mapping[CellName, int] = field(default_factory=dict)
     auth: str = NONE
+    tls: bool = False
     api_ports: Mapping[CellName, int] = field(default_factory=dict)
     pool_ports: Mapping[str, int] = field(default_factory=dict)
     secret: str = field(default="", repr=False)
@@ -93,7 +94,15 @@ class LabPlan:
 
 
 def make_plan(
-    topology: TopologyFile, folder: Path, *, brokers: str, auth: str, port: int, databases: int = 1, daemons: int = 1
+    topology: TopologyFile,
+    folder: Path,
+    *,
+    brokers: str,
+    auth: str,
+    port: int,
+    databases: int = 1,
+    daemons: int = 1,
+    tls: bool = False,
 ) -> LabPlan:
     """A new plan. `port` is the first API cell's, the next ones follow; 0 takes free ones."""
     if brokers not in (VHOSTS, NODES) and not (brokers.isdecimal() and 0 < int(brokers) <= MOST):
@@ -113,6 +122,7 @@ def make_plan(
         databases=databases,
         daemons=daemons,
         auth=auth,
+        tls=tls,
         secret=secrets.token_hex(24),
     )
     return _with_ports(plan, folder, first_port=port)

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from cells.errors import Permanent, Temporary
 from cells.lab import processes
 from cells.lab.folder import Facts, clear, remembered
+from cells.lab.papers import Papers
 from cells.lab.ports import LOOPBACK, claim_ports, is_free, release_ports
 from cells.lab.programs import clean_environment, rabbitmq_programs
 
@@ -29,7 +30,8 @@ STOP_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """A broker user and what it may do in one virtual host: three regular expressions over queue and exchange names."""
+    """A broker user and what it may do in one virtual host: three regular expressions over queue and exchange names.
+    Without a password it can log in with a certificate only."""
 
     vhost: str
     user: str
@@ -40,9 +42,10 @@ class Grant:
 
 
 class RabbitNode:
-    """The node that lives in `folder`, running or not. The same folder is the same node, in any process."""
+    """The node that lives in `folder`, running or not. The same folder is the same node, in any process. With `papers`
+    it takes AMQP over TLS only, from clients with a certificate, whose common name is their user."""
 
-    def __init__(self, folder: Path, *, name: str = "rabbit") -> None:
+    def __init__(self, folder: Path, *, name: str = "rabbit", papers: Papers | None = None) -> None:
         self.folder = folder.absolute()
         facts = remembered(self.folder, lambda: _choose(self.folder, name))
         self.node_name = f"{facts['name']}@localhost"
@@ -50,6 +53,7 @@ class RabbitNode:
             int(facts[key]) for key in ("amqp_port", "distribution_port", "epmd_port", "management_port")
         )
         self._password = str(facts["admin_password"])
+        self._papers = papers
         self._node_mark = self.folder / "node.pid"
         self._epmd_mark = self.folder / "epmd.pid"
         self._output = self.folder / "log" / "output.log"
@@ -120,7 +124,10 @@ class RabbitNode:
         users = {grant.user: grant.password for grant in asked}
         body = {
             "vhosts": [{"name": vhost} for vhost in dict.fromkeys(grant.vhost for grant in asked)],
-            "users": [{"name": user, "password": word, "tags": ""} for user, word in users.items()],
+            "users": [
+                {"name": user, "tags": "", **({"password": word} if word else {"password_hash": ""})}
+                for user, word in users.items()
+            ],
             "permissions": [
                 {"user": g.user, "vhost": g.vhost, "configure": g.configure, "write": g.write, "read": g.read}
                 for g in asked
@@ -179,8 +186,9 @@ class RabbitNode:
 
     def amqp_url(self, vhost: str, user: str, password: str, *, port: int = 0) -> str:
         """Where a client connects as this user. `port`: of what stands before the node."""
-        login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-        return f"amqp://{login}@{LOOPBACK}:{port or self.amqp_port}/{quote(vhost, safe='')}"
+        login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+        scheme = "amqps" if self._papers else "amqp"
+        return f"{scheme}://{login}@{LOOPBACK}:{port or self.amqp_port}/{quote(vhost, safe='')}"
 
     # --- inside ---
 
@@ -195,10 +203,11 @@ class RabbitNode:
         if not cookie.exists():
             processes.write_whole(cookie, secrets.token_hex(16))
         (self.folder / "empty.conf").touch()
-        processes.write_whole(self.folder / "enabled_plugins", "[rabbitmq_management].\n")
+        plugins = "rabbitmq_management" + (",rabbitmq_auth_mechanism_ssl" if self._papers else "")
+        processes.write_whole(self.folder / "enabled_plugins", f"[{plugins}].\n")
         processes.write_whole(
             self.folder / "rabbitmq.conf",
-            f"listeners.tcp.1 = {LOOPBACK}:{self.amqp_port}\n"
+            f"{self._listeners()}"
             f"default_user = {ADMIN}\n"
             f"default_pass = {self._password}\n"
             "disk_free_limit.absolute = 10MB\n"
@@ -208,6 +217,21 @@ class RabbitNode:
             f"management.tcp.port = {self.management_port}\n"
             "management.disable_stats = true\n"
             "management_agent.disable_metrics_collector = true\n",
+        )
+
+    def _listeners(self) -> str:
+        if self._papers is None:
+            return f"listeners.tcp.1 = {LOOPBACK}:{self.amqp_port}\n"
+        return (
+            "listeners.tcp = none\n"
+            f"listeners.ssl.1 = {LOOPBACK}:{self.amqp_port}\n"
+            f"ssl_options.cacertfile = {self._papers.authorities}\n"
+            f"ssl_options.certfile = {self._papers.certificate}\n"
+            f"ssl_options.keyfile = {self._papers.key}\n"
+            "ssl_options.verify = verify_peer\n"
+            "ssl_options.fail_if_no_peer_cert = true\n"
+            "ssl_cert_login_from = common_name\n"
+            "auth_mechanisms.1 = EXTERNAL\n"
         )
 
     def _environment(self) -> Mapping[str, str]:

@@ -31,10 +31,21 @@ class Breach:
         return f"{self.promise}, {self.name}: {self.text}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a cell had been asked and had done when its database was backed up."""
+
+    accepted: frozenset[Id]
+    deleted: frozenset[Id]
+    ended: frozenset[Id]
+    handled: frozenset[Id]
+
+
 @dataclass(slots=True)
 class Memory:
     """What has been seen so far. `accepted`: servers that a tenant was promised, and by whom; `deleted`: those he wants
-    gone; `started`: (server, VM) that run at each leaf."""
+    gone; `started`: (server, VM) that run at each leaf. `unsure`: servers of which a wish may be lost with the database
+    it was in; `restored`: cells whose database was put back to a backup."""
 
     accepted: dict[Id, CellName] = field(default_factory=dict)
     deleted: set[Id] = field(default_factory=set)
@@ -42,6 +53,29 @@ class Memory:
     handled: dict[CellName, set[Id]] = field(default_factory=lambda: defaultdict(set))
     versions: dict[tuple[CellName, Id, int], int] = field(default_factory=dict)
     started: dict[CellName, tuple[tuple[Id, str], ...]] = field(default_factory=dict)
+
+    unsure: set[Id] = field(default_factory=set)
+    restored: set[CellName] = field(default_factory=set)
+
+    def of(self, cell: CellName) -> Known:
+        """What is true of this cell now."""
+        accepted = frozenset(server for server, owner in self.accepted.items() if owner == cell)
+        return Known(
+            accepted=accepted,
+            deleted=accepted & self.deleted,
+            ended=accepted & self.ended,
+            handled=frozenset(self.handled[cell]),
+        )
+
+    def put_back(self, cell: CellName, known: Known) -> None:
+        """The cell's database is what it was then: what was asked of it and decided in it since may be lost."""
+        now = self.of(cell)
+        self.unsure |= (now.accepted - known.accepted) | (now.deleted - known.deleted) | (now.ended - known.ended)
+        self.deleted -= now.deleted - known.deleted
+        self.ended -= now.ended - known.ended
+        self.handled[cell] = set(known.handled)
+        self.versions = {key: version for key, version in self.versions.items() if key[0] != cell}
+        self.restored.add(cell)
 
     def look_at(self, leaf: CellName) -> None:
         """Something may have started there."""
@@ -110,7 +144,7 @@ def _room_adds_up(audit: Audit, others: Mapping[CellName, Audit], memory: Memory
         for what, total, free, claimed in zip(
             ("RAM", "vCPUs", "disk"), place.total, place.free, place.claimed, strict=True
         ):
-            if free != total - claimed or free < 0:
+            if free != total - claimed or (free < 0 and audit.cell not in memory.restored):
                 text = f"{place.name} at {audit.cell}: {what} free {free}, total {total}, claimed {claimed}"
                 yield _breach("free = total - claimed, never negative", "P5", text)
 
@@ -127,7 +161,9 @@ def _views_follow(audit: Audit, others: Mapping[CellName, Audit], memory: Memory
         memory.versions[key] = fact.version
         at = others.get(fact.leaf)
         there = next((held for held in at.held if held.server == fact.server), None) if at is not None else None
-        if there is not None and there.attempt == fact.attempt and fact.version > there.version:
+        if there is None or fact.leaf in memory.restored:
+            continue
+        if there.attempt == fact.attempt and fact.version > there.version:
             text = f"{audit.cell} has version {fact.version} of {fact.name}, its leaf {fact.leaf} {there.version}"
             yield _breach("no view is ahead of the truth", "P4", text, fact.server)
 
@@ -189,6 +225,8 @@ def _builds_end(rest: Rest) -> Iterator[Breach]:
         there = vms[server]
         seen = ", ".join(f"{vm.power} at {leaf}" for leaf, vm in there) or "no VM"
         if fact is None:
+            if server in rest.memory.unsure:
+                continue  # its VM, if there is one, is seen by the other checks
             if server not in audit.gone:
                 yield _breach("nothing asked is forgotten", "P1", f"{owner} knows nothing of {id_text(server)}", server)
             elif server not in rest.memory.deleted:

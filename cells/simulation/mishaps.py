@@ -119,6 +119,13 @@ def _restored_row(world: World, mishap: Mishap) -> None:
     world.later(max(4.0, mishap.lasts), restore)
 
 
+def _restored(world: World, mishap: Mishap) -> None:
+    """The database as it is now comes back later, when a while of the cell's life has been lost. Nobody restores one
+    under running daemons; an administrator says so to an API cell's, a leaf hears it from its parents."""
+    world.back_up(mishap.cell)
+    world.later(mishap.lasts, partial(world.restore, mishap.cell))
+
+
 HAPPEN: dict[Fault, Happen] = {
     Fault.LOSS: _rate("loss"),
     Fault.COPIES: _rate("copies"),
@@ -138,4 +145,5 @@ HAPPEN: dict[Fault, Happen] = {
     Fault.EDGE_ADDED: _edge_added,
     Fault.EDGE_REMOVED: _edge_removed,
     Fault.RESTORED_ROW: _restored_row,
+    Fault.RESTORED: _restored,
 }

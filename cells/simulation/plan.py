@@ -31,6 +31,7 @@ class Fault(StrEnum):
     EDGE_ADDED = "edge added"
     EDGE_REMOVED = "edge removed"
     RESTORED_ROW = "restored row"  # one server in an owner's database is put back to what it was
+    RESTORED = "restored"  # a cell's whole database is put back to a backup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +177,8 @@ def _mishaps(
             case Fault.EDGE_ADDED | Fault.EDGE_REMOVED:
                 parent, child = chance.choice(edges) if fault is Fault.EDGE_REMOVED else _new_edge(chance, cells, shape)
                 return Mishap(fault=fault, at=at, cell=parent, other=child)
+            case Fault.RESTORED:
+                return Mishap(fault=fault, at=at, lasts=round(min(5.0 + lasts, end - at), 3), cell=chance.choice(cells))
             case Fault.RESTORED_ROW:
                 return Mishap(fault=fault, at=at, cell=chance.choice([c for c in cells if not shape[c]]))
             case _:

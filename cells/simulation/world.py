@@ -27,7 +27,7 @@ from cells.parts import part
 from cells.record import NO_SERVER, Received
 from cells.rows import MACHINERY, EdgeRow, JobRow, OutboxRow, ParkedRow, SettingRow
 from cells.simulation.house import Build, SimulatedHouse
-from cells.simulation.invariants import Breach, Memory, at_every_step, at_rest
+from cells.simulation.invariants import Breach, Known, Memory, at_every_step, at_rest
 from cells.simulation.mishaps import HAPPEN
 from cells.simulation.network import Network
 from cells.simulation.plan import Ask, Mishap, Plan, wanted
@@ -132,6 +132,7 @@ class World:
         self.edges = {(parent, child) for child, parents in plan.shape.items() for parent in parents}
         self.servers: dict[int, tuple[Ask, bytes]] = {}
         self.audits: dict[CellName, Audit] = {}
+        self.backups: dict[CellName, tuple[dict[str, dict[Any, Any]], Known]] = {}
         self._make()
 
     # --- the run ---
@@ -290,6 +291,25 @@ class World:
     def back(self, name: str) -> None:
         if name not in self.daemons:
             self.open(name)
+
+    def back_up(self, cell: CellName) -> None:
+        """Remember a cell's database, and what the checks know of it, as they are now."""
+        self.backups[cell] = (self.places[cell].store.database.copy(), self.memory.of(cell))
+
+    def restore(self, cell: CellName) -> None:
+        """Put a cell's database back to its backup, all its daemons being stopped."""
+        if self.healed:
+            return
+        for name in [name for name in self.daemons if name.partition("/")[0] == cell]:
+            self.crash(name, None)
+        tables, known = self.backups[cell]
+        place = self.places[cell]
+        place.store.database.put_back(tables)
+        self.memory.put_back(cell, known)
+        self.note(f"put back {cell}")
+        if place.desk is not None:
+            place.desk.rebuild()
+        self.later(self.chance.uniform(0.2, 3.0), partial(self.back, cell))
 
     def doom(self, name: str) -> None:
         """Crash it when this event is over."""

@@ -51,6 +51,18 @@ class DictDatabase:
         self.tables: dict[str, dict[Key, Any]] = {}
         self.writer = threading.Lock()
 
+    def copy(self) -> dict[str, dict[Key, Any]]:
+        """All rows as they are now: a backup."""
+        with self.writer:
+            return {name: dict(rows) for name, rows in self.tables.items()}
+
+    def put_back(self, backup: dict[str, dict[Key, Any]]) -> None:
+        """The rows become those of a backup."""
+        with self.writer:
+            for name, rows in self.tables.items():
+                rows.clear()
+                rows.update(backup[name])
+
 
 _shared: WeakValueDictionary[str, DictDatabase] = WeakValueDictionary()
 

@@ -46,6 +46,7 @@ def upgrade() -> None:
         blob("resize_to", nullable=True),
         blob("before_rebuild", nullable=True),
         boolean("secret"),
+        blob("told"),
         key=("id",),
         indexes=(
             ("project", "created", "id"),

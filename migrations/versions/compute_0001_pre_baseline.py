@@ -78,6 +78,8 @@ def upgrade() -> None:
         blob("before", nullable=True),
         integer("forget"),
         blob("moving", nullable=True),
+        blob("proof"),
+        boolean("stale"),
         key=("id",),
-        indexes=(("unseen", "updated"), ("owner", "id"), ("host",)),
+        indexes=(("unseen", "updated"), ("owner", "id"), ("host",), ("stale",)),
     )

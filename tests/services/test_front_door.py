@@ -1,9 +1,11 @@
-"""The front door on MariaDB, with many clients at once: nothing is lost, doubled or over the quota."""
+"""The front door on SQLite and MariaDB, with many clients at once: nothing is lost, doubled or over the quota."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +17,17 @@ CLIENTS = 8
 ASKED = 40
 
 
-@pytest.fixture
-def house(tmp_path: Path, new_schema: Callable[[], str]) -> Iterator[ApiHouse]:
-    with an_api_house(tmp_path, url=new_schema()) as house:
+@pytest.fixture(params=["sqlite", "mariadb"])
+def house(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ApiHouse]:
+    url = request.getfixturevalue("new_schema")() if request.param == "mariadb" else ""
+    with an_api_house(tmp_path, url=url, most_keypairs=7) as house:
         yield house
+
+
+def _at_once(asks: Iterable[Callable[[], Any]]) -> Counter[int]:
+    """Status codes of requests made by many clients at the same time."""
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        return Counter(answer.status_code for answer in clients.map(lambda ask: ask(), asks))
 
 
 def test_creations_of_one_project_at_once_never_overrun_its_quota(house: ApiHouse) -> None:
@@ -64,3 +73,27 @@ def test_lists_filters_and_pages_mean_the_same_as_on_sqlite(house: ApiHouse) -> 
     house.daemon.step()
     assert made[0] in listed("changes-since=2026-01-01T00:00:00Z")
     assert made[0] not in listed("")
+
+
+def test_resizes_and_deletes_at_once_never_overrun_the_quota_and_give_all_of_it_back(house: ApiHouse) -> None:
+    image = house.an_image()
+    servers = [house.a_server(imageRef=image) for _ in range(6)]
+    # Room for three of them to become m1.large, of 4 processors and 8 GiB.
+    house.ask("PUT", "/v2.1/os-quota-sets/local", {"quota_set": {"cores": 3 + 3 * 4, "ram": -1}})
+    codes = _at_once(partial(house.act, server, "resize", {"flavorRef": "3"}) for server in servers for _ in range(3))
+    assert set(codes) <= {202, 403, 409}
+    assert codes[202] == 3
+    codes = _at_once(partial(house.ask, "DELETE", f"/v2.1/servers/{server}") for server in servers for _ in range(3))
+    assert set(codes) == {204}
+    house.daemon.step()
+    with house.store.unit(lock=False) as unit:
+        (usage,) = unit.find(UsageRow)
+        assert (usage.servers, usage.vcpus, usage.ram_mib, unit.count(ServerRow)) == (0, 0, 0, 0)
+
+
+def test_key_pairs_made_at_once_are_no_more_than_a_user_may_have(house: ApiHouse) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0TJGBzFvzPZgyLfCJWnXrl0CsYHhMFNZBZzSAkPXYZ"
+    bodies = [{"keypair": {"name": f"k{n}", "public_key": key}} for n in range(24)]
+    codes = _at_once(partial(house.ask, "POST", "/v2.1/os-keypairs", body) for body in bodies)
+    assert codes == {200: 7, 403: 17}
+    assert len(house.ask("GET", "/v2.1/os-keypairs").json["keypairs"]) == 7

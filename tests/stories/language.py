@@ -52,7 +52,8 @@ class Story:
         self.lines: list[str] = []
         self.since = 0
         self.traced = True
-        self.tampered = False
+        self.tampered = self.restored = False
+        self.backups: dict[str, tuple[Any, ...]] = {}
 
     def play(self, text: str) -> str:
         """The same file with what was printed."""
@@ -80,7 +81,7 @@ class Story:
         act: Callable[..., None] = getattr(self, f"do_{verb}")
         act(*words)
         if self.tree is not None:
-            validate(self.tree, versions=not self.tampered)
+            validate(self.tree, versions=not self.tampered, rows=not self.restored)
         return [line.rstrip() for line in self.lines]
 
     # --- the tree ---
@@ -106,6 +107,16 @@ class Story:
 
     def do_restart(self, name: str) -> None:
         self._tree.restart(name)
+
+    def do_backup(self, cell: str) -> None:
+        """The cell's database is copied, to be put back later."""
+        self.backups[cell] = self._tree.back_up(cell)
+
+    def do_put_back(self, cell: str) -> None:
+        """The cell's database becomes the copy again; its daemon starts over it. An API cell's is told so first, as by
+        `celltree api rebuild`."""
+        self._tree.put_back(cell, self.backups[cell])
+        self.tampered = self.restored = True
 
     def do_daemon(self, cell: str, daemon: str) -> None:
         """daemon CELL NAME: one more daemon of a cell, over the same store and broker"""

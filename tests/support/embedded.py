@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from api_cell import quota
+from api_cell import quota, restored
 from api_cell.role import ApiRole
 from api_cell.rows import OpenIntent, Phase, ServerRow
 from api_cell.status import settle
 from cells import codec
 from cells.config import CellConfig
-from cells.decision import Decision
+from cells.decision import Decision, Remove
 from cells.house import Cell, House
 from cells.identity import RootKey, new_key
 from cells.messages import Intent, kind_of
-from cells.model import BuildSpec, Flavor, ImageRef
+from cells.model import BuildSpec, Flavor, Generation, ImageRef
 from cells.names import SECOND, Instant
 from cells.record import NO_SERVER, Received, Record
-from cells.rows import SettingRow, WakeRow, shard_of
+from cells.rows import SettingRow, WakeRow, key_of, shard_of
 from cells.store.sql import SqlStore
 from compute_cell.role import ComputeRole
 from compute_cell.rows import InstanceRow, PoolRow
@@ -151,6 +151,22 @@ class Tree:
         self.steps[name.partition("/")[0]].act = None
         return self.open(*name.split("/"))
 
+    def back_up(self, name: str) -> tuple[Any, ...]:
+        """Every row of a cell's database."""
+        return tuple(row for kind in self[name].role.rows for row in self.rows(name, kind))
+
+    def put_back(self, name: str, backup: tuple[Any, ...], *, told: bool = True) -> Cell:
+        """A cell's database becomes what it was, and its daemon starts; an API cell's is `told` so first."""
+        kinds = self[name].role.rows
+        self.crash(name)
+        with self.stores[name].inner.unit() as unit:
+            unit.save(*(Remove(row=type(row), key=key_of(row)) for kind in kinds for row in unit.find(kind)))
+            unit.save(*backup)
+        if told and self.configs[name].role == "api":
+            with self.stores[name].inner.unit() as unit:
+                unit.save(*restored.put_back(unit, Generation(), self.clock()).save)
+        return self.restart(name) if name in self.house.cells else self.open(name)
+
     def freeze(self, name: str) -> None:
         """The daemon does not get a turn until it is thawed; its process and its connections stay."""
         self.frozen[name] = self.house.cells.pop(name)
@@ -203,10 +219,13 @@ class Tree:
     def ask(self, api: str, server: bytes, command: Any) -> None:
         row = self.server(api, server)
         action = kind_of(command).name
-        wish = OpenIntent(number=row.number + 1, action=action, at=self.clock(), request=f"req-{action}")
+        with self.stores[api].inner.unit(lock=False) as unit:
+            number = restored.next_number(unit, row)
+        body = codec.pack(command)
+        wish = OpenIntent(number=number, action=action, at=self.clock(), request=f"req-{action}", body=body)
         phase = Phase.DELETING if action == "server.delete" else row.phase
         row = settle(replace(row, number=wish.number, intents=(*row.intents, wish), phase=phase))
-        self._save(api, row, wish, codec.pack(command))
+        self._save(api, row, wish, body)
 
     def _save(self, api: str, row: ServerRow, wish: OpenIntent, body: bytes) -> None:
         record = Record(

@@ -166,6 +166,7 @@ def running_lab(
     databases: int = 1,
     daemons: int = 1,
     auth: str = "none",
+    tls: bool = False,
     kind: type[Lab] = Lab,
 ) -> Iterator[RunningLab]:
     """A lab of its own for as long as the block lasts; nothing of it is left afterwards."""
@@ -175,7 +176,9 @@ def running_lab(
         folder = Path(name) / "lab"
         folder.mkdir(mode=0o700)
         shape = topology or default()
-        plan = make_plan(shape, folder, brokers=brokers, databases=databases, daemons=daemons, auth=auth, port=0)
+        plan = make_plan(
+            shape, folder, brokers=brokers, databases=databases, daemons=daemons, auth=auth, tls=tls, port=0
+        )
         lab = kind.create(folder, plan)
         try:
             lab.up(lambda _: None)

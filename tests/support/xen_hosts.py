@@ -120,6 +120,23 @@ class House:
         driver.start_build(self.session, plan.server, plan.attempt, plan.host)
         return plan
 
+    def a_volume(self, *, project: str = "p", host: int = 0, name: str = "data", **fields: Any) -> str:
+        """A disk that an administrator has made for a project; its uuid."""
+        record = {
+            "name_label": name,
+            "name_description": "",
+            "SR": self.session.call("SR.get_by_uuid", self.facts().hosts[host].storage),
+            "virtual_size": str(GIB),
+            "type": "user",
+            "sharable": False,
+            "read_only": False,
+            "other_config": {tags.PROJECT: project} if project else {},
+            "xenstore_data": {},
+            "sm_config": {},
+            "tags": [],
+        }
+        return str(self.session.call("VDI.get_uuid", self.session.call("VDI.create", {**record, **fields})))
+
     def records(self, class_name: str) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = self.session.call(f"{class_name}.get_all_records")
         return found
@@ -152,7 +169,7 @@ class House:
                         (k, v) for k, v in vm["other_config"].items() if k.startswith("celltree_") and k != tags.SOURCE
                     ),
                     sorted(vifs[ref]["MAC"] for ref in vm["VIFs"]),
-                    sorted((vbds[ref]["userdevice"], self._disk_name(vbds[ref]["VDI"])) for ref in vm["VBDs"]),
+                    sorted(self._attachment(vbds[ref]) for ref in vm["VBDs"]),
                 )
                 for vm in vms.values()
             ),

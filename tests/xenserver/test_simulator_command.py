@@ -37,7 +37,9 @@ def session_on(url, user="root", password="xen"):
 
 
 def test_command_serves_a_pool_and_ends_on_sigterm(tmp_path):
-    options = ("--hosts", "3", "--user", "admin", "--password", "secret", "--ram-mib", "4096", "--sr", "nfs")
+    (tmp_path / "password").write_text("secret\n")
+    options = ("--hosts", "3", "--user", "admin", "--password-file", str(tmp_path / "password"), "--ram-mib", "4096")
+    options += ("--sr", "nfs")
     with running(tmp_path, *options) as (process, url):
         with session_on(url, "admin", "secret") as session:
             assert len(session.xenapi.host.get_all()) == 3

@@ -25,6 +25,7 @@ from xenapi_host.driver.destroy import destroy
 from xenapi_host.driver.diagnostics import Diagnostics, diagnostics
 from xenapi_host.driver.evacuate import evacuate
 from xenapi_host.driver.host_snapshots import HostSnapshot, drop_host_snapshot, host_snapshots, take_host_snapshot
+from xenapi_host.driver.leftovers import Swept, find_leftovers, tidy
 from xenapi_host.driver.measure import VmState, find, measure, power_states
 from xenapi_host.driver.migrate import migrate, migrate_to_pool
 from xenapi_host.driver.plugins import plugins_wrong
@@ -50,6 +51,7 @@ __all__ = [
     "Prepared",
     "Resized",
     "RunningFacts",
+    "Swept",
     "Uploaded",
     "VmState",
     "VolumeFacts",
@@ -68,6 +70,7 @@ __all__ = [
     "drop_host_snapshot",
     "evacuate",
     "find",
+    "find_leftovers",
     "find_volume",
     "finish_classic",
     "first_boot",
@@ -101,6 +104,7 @@ __all__ = [
     "stop",
     "suspend",
     "take_host_snapshot",
+    "tidy",
     "unpause",
     "unrescue",
     "update_agent",

@@ -24,7 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hosts", type=int, default=2, help="how many hosts the pool has (1 to 200)")
     parser.add_argument("--data", type=Path, required=True, help="folder of the pool; it survives restarts")
     parser.add_argument("--user", default="root")
-    parser.add_argument("--password", default="xen")
+    parser.add_argument("--password", default="xen", help="seen by all in the list of processes; better a file:")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is the password")
     parser.add_argument("--world", choices=("demo", "recorded"), default="demo")
     parser.add_argument("--name", default="demo", help="the pool's name and the prefix of its hosts' names")
     parser.add_argument("--ram-mib", type=int, default=16 * 1024, help="memory of each host")
@@ -63,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 1 <= options.hosts <= 200:
         parser.error("--hosts must be 1 to 200: each host has an address of its own on the loopback network")
+    if options.password_file is not None:
+        try:
+            options.password = options.password_file.read_text(encoding="utf-8").splitlines()[0]
+        except (OSError, IndexError):
+            parser.error(f"--password-file {options.password_file} cannot be read or is empty; put the password there")
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

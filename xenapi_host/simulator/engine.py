@@ -75,9 +75,7 @@ class Engine:
         self.local_sessions: dict[str, str] = {}  # session of a slave's own -> the slave
         self.dom0s: dict[str, Dom0] = {}  # host ref -> its private root, in the full simulator
         self.plugin_twins: dict[tuple[str, str], PluginTwin] = {}  # (plugin, function) -> stand-in of light hosts
-        self.told_operations: dict[
-            str, list[str]
-        ] = {}  # VM ref -> allowed_operations that are behind, vm_operations.py
+        self.told_operations: dict[str, list[str]] = {}  # VM ref -> its allowed_operations while they are behind
         self.next_domid: dict[str, int] = {}
         self.login_delay = 0.0
         self.session_idle = 24 * 3600.0  # seconds; XAPI's own

@@ -54,6 +54,11 @@ REALMS = {
 }
 
 
+def _handler_of(method: str, path: str) -> str:
+    """XAPI takes the handler whose path is the longest beginning of the one asked for: /export/ is /export, too."""
+    return max((known for verb, known in REALMS if verb == method and path.startswith(known)), key=len, default="")
+
+
 class Face:
     """What one address of the pool answers. `host` is the member that listens there. `local`: only dom0's root gets
     there, who needs no password to log in."""
@@ -73,9 +78,10 @@ class Face:
             return Response(content_type="", headers=[*_ORIGIN, methods])
         if request.method not in _METHODS:
             return unsupported(request.method)
-        realm = REALMS.get((request.method, request.path))
-        if realm is not None:
-            return self._handler(request, realm)
+        handler = _handler_of(request.method, request.path)
+        if handler:
+            request.path = handler
+            return self._handler(request, REALMS[request.method, handler])
         if request.path == "/blob":
             return Response(status=400, content_type="text/html", close=True)
         return forbidden()

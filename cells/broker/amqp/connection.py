@@ -208,8 +208,8 @@ def _establish(url: str, options: AmqpOptions, name: str) -> Any:
             "certfile": options.tls.certificate or None,
             "keyfile": options.tls.key or None,
             "cert_reqs": ssl.CERT_REQUIRED,
-            # py-amqp compares the certificate's hosts with this one, if there is one.
-            "server_hostname": parts.hostname if options.tls.verify_host else None,
+            # py-amqp compares the certificate's hosts with this one, if it is given.
+            **({"server_hostname": parts.hostname} if options.tls.verify_host else {}),
         }
     external = bool(secure and options.tls.certificate and not parts.password)
     kombu: Any = KombuConnection  # only partly typed

@@ -19,12 +19,15 @@ from cells.messages import (
     Discard,
     Expired,
     Grant,
+    HeldServer,
+    InquireServer,
     InstanceReport,
     Intent,
     RebootServer,
+    RecallServer,
     RefusalCode,
     Refused,
-    ServerUnknown,
+    RememberServer,
     StartServer,
     StopServer,
 )
@@ -194,12 +197,16 @@ def test_updated_never_goes_back(tree: Tree) -> None:
     assert server.row.updated >= before
 
 
-def test_report_of_an_unknown_server_is_parked_and_seen(tree: Tree) -> None:
+def test_report_of_an_unknown_server_is_asked_about_and_parked_without_our_own_proof(tree: Tree) -> None:
     server = active(tree)
     stranger = tree.house.new_id()
-    body = InstanceReport(attempt=1, version=1, state=InstanceState(vm_state=VmState.ACTIVE, flavor=TINY))
+    state = InstanceState(vm_state=VmState.ACTIVE, flavor=TINY)
+    body = InstanceReport(attempt=1, version=1, state=state)
     decision = tree.decide("east", tree.record("leaf-a", "east", body, stranger))
-    assert [seen.server for seen in decision.seen] == [stranger]
+    assert not decision.seen
+    assert sent(decision, InquireServer)
+    claim = HeldServer(attempt=1, granted=True, spec=server.row.spec, proof=bytes(64), version=1, state=state)
+    tree.decide("east", tree.record("leaf-a", "east", claim, stranger))
     assert "never made" in tree.rows("east", ParkedRow)[0].reason
     assert tree.find_server("east", stranger) is None
     assert server.row.status == "ACTIVE"
@@ -232,12 +239,18 @@ def test_tombstone_ends_a_delete_that_overtook_its_build(tree: Tree) -> None:
     assert tree.row("east", GoneServerRow, server.id) is not None
 
 
-def test_server_unknown_to_its_leaf_is_lost_but_not_by_the_word_of_another(tree: Tree) -> None:
+def test_leaf_that_has_lost_a_server_is_told_what_it_was_and_another_one_is_not(tree: Tree) -> None:
     server = active(tree)
-    server.tell(ServerUnknown(), origin=other(server.row.leaf))
-    assert server.row.status == "ACTIVE"
-    server.tell(ServerUnknown())
-    assert server.row.status == "ERROR"
+    assert sent(server.tell(RecallServer(), origin=other(server.row.leaf)), RememberServer) == []
+    told = sent(server.tell(RecallServer()), RememberServer)
+    assert [(known.attempt, known.version, known.state) for known in told] == [(1, 3, server.row.state)]
+
+
+def test_leaf_that_has_lost_a_server_gets_its_open_wishes_again(tree: Tree) -> None:
+    server = active(tree)
+    tree.ask("east", server.id, StopServer())
+    decision = server.tell(RecallServer(attempt=1))
+    assert [(wake.record.body.action, wake.record.body.number) for wake in decision.wake] == [("server.stop", 2)]
 
 
 def test_fault_of_the_leaf_is_shown(tree: Tree) -> None:

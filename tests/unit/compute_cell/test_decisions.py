@@ -24,9 +24,9 @@ from cells.messages import (
     InstanceReport,
     JobEnded,
     RebootServer,
+    RecallServer,
     Refused,
     ResizeServer,
-    ServerUnknown,
     StartServer,
     StopServer,
 )
@@ -182,8 +182,8 @@ def test_lease_that_passes_after_the_grant_changes_nothing(tree: Tree) -> None:
     assert server.tell(GrantDue(attempt=1), origin="leaf") == Decision()
 
 
-def test_grant_for_a_server_that_is_not_here_says_so(tree: Tree) -> None:
-    assert sent(Server(tree).tell(Grant(attempt=1)), ServerUnknown)
+def test_grant_for_a_server_that_is_not_known_asks_the_owner_for_it(tree: Tree) -> None:
+    assert sent(Server(tree).tell(Grant(attempt=1)), RecallServer)
 
 
 def test_discard_undoes_a_prepared_build_but_never_a_granted_one(tree: Tree) -> None:
@@ -339,8 +339,8 @@ def test_command_that_waited_past_its_deadline_is_over_with_the_reason(tree: Tre
     assert "deadline" in server.row.failed[1]
 
 
-def test_command_to_a_server_that_is_not_here_says_so(tree: Tree) -> None:
-    assert sent(Server(tree).tell(StopServer(), number=2), ServerUnknown)
+def test_command_to_a_server_that_is_not_known_asks_the_owner_for_it(tree: Tree) -> None:
+    assert sent(Server(tree).tell(StopServer(), number=2), RecallServer)
 
 
 def test_end_of_a_job_that_is_not_the_current_one_changes_nothing(tree: Tree) -> None:
@@ -442,12 +442,20 @@ def test_seen_of_an_older_version_leaves_the_newer_one_to_be_reported(tree: Tree
     assert not server.row.unseen
 
 
-def test_compare_raises_what_differs_above_both_versions(tree: Tree) -> None:
+def test_compare_raises_what_differs(tree: Tree) -> None:
     server = running(tree)
     version = server.row.version
-    theirs = ((server.id, version + 40, 1),)
+    theirs = ((server.id, version, 1),)
     decision = tree.decide("leaf", tree.record("east", "leaf", Compare(bucket=bucket_of(server.id), servers=theirs)))
-    assert [report.version for report in sent(decision, InstanceReport)] == [version + 41]
+    assert [report.version for report in sent(decision, InstanceReport)] == [version + 1]
+
+
+def test_compare_with_an_owner_that_is_ahead_doubts_our_own_row(tree: Tree) -> None:
+    server = running(tree)
+    theirs = ((server.id, server.row.version + 40, 1),)
+    decision = tree.decide("leaf", tree.record("east", "leaf", Compare(bucket=bucket_of(server.id), servers=theirs)))
+    assert sent(decision, RecallServer) == [RecallServer(attempt=1)]
+    assert server.row.stale
 
 
 def test_setting_rows_are_read_at_each_decision(tree: Tree) -> None:

@@ -1,0 +1,295 @@
+"""A leaf whose database was put back to an old backup. It hears so when a neighbour shows it its own signature under a
+newer generation than it has; then it doubts every server it knows, and those it has forgotten come up when its
+digests are compared. Each is made good by what its owner knows and what is so on the hosts. Pure.
+
+    doubted, or not known --RecallServer--> owner --RememberServer--> job server.find --ends--> as it is, reported
+
+Until every owner agrees with it, the leaf takes no builds and begins no commands: it does not know what room it has.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cells.codec import pack, unpack
+from cells.decision import NOTHING, Decision, Job, Remove
+from cells.messages import (
+    Digest,
+    GoOn,
+    HeldServer,
+    JobEnded,
+    RecallServer,
+    RefusalCode,
+    Refused,
+    RememberServer,
+)
+from cells.model import Flavor, Generation, InstanceState, VmState
+from cells.names import NEVER, CellName, Instant
+from cells.ports import View, Where
+from cells.record import Received, Record
+from cells.rows import CounterRow, JobRow, SettingRow
+from compute_cell import build, hosts
+from compute_cell.answers import NO_JOB, Here, quiet, released
+from compute_cell.commands import next_one
+from compute_cell.reports import sums_for
+from compute_cell.rows import GroupRow, HostRow, InstanceRow, Phase, PoolRow
+from compute_cell.tasks import FindTask
+from compute_cell.watching import SHOWN
+from xenapi_host.facts import Refound
+
+FIND = "server.find"
+MOST_AT_ONCE = 200
+GONE = "its cell was put back to a backup, and nothing of it is on its hosts"
+
+
+def put_back(view: View, said: Generation, owners: Iterable[CellName], now: Instant) -> Decision:
+    """Doubt everything, under a generation that nobody has heard yet. Jobs of commands end: their servers may have
+    gone on long since. Builds go on: they find what they have made, and nothing is started without a grant."""
+    epoch = view.get(CounterRow, build.EPOCH) or CounterRow(name=build.EPOCH, value=1)
+    doubted: list[InstanceRow] = []
+    dropped: list[bytes] = []
+    for row in view.find(InstanceRow, Where(column="phase", op="!=", value=Phase.GONE)):
+        if row.phase is Phase.UNDOING:
+            continue
+        if row.state.launched_at:
+            dropped += [row.job] if row.job != NO_JOB else []
+            row = replace(row, job=NO_JOB, command=None, queue=())
+        doubted.append(replace(row, stale=True))
+    return Decision(
+        save=(
+            replace(epoch, value=max(epoch.value, said.epoch) + 1),
+            SettingRow(name=build.RESTORING, value=",".join(sorted(owners))),
+            *doubted,
+            *(Remove(row=JobRow, key=(job,)) for job in dropped),
+        ),
+        stop=tuple(dropped),
+        notes=(f"this database was put back to a backup: {len(doubted)} servers are looked for anew",),
+    )
+
+
+def asking(here: Here, view: View, owners: Iterable[CellName], now: Instant) -> Decision:
+    """At each tick: ask once more for what is doubted, and let the owners that are awaited compare. An owner that is
+    above this cell no longer is not awaited."""
+    doubted = view.find(InstanceRow, Where(column="stale", op="=", value=True), limit=MOST_AT_ONCE)
+    ask = tuple(recall(here, row) for row in doubted if row.job == NO_JOB)
+    decision = Decision(send=ask)
+    awaited = build.restoring(view)
+    if awaited is None:
+        return decision
+    left = awaited & frozenset(owners)
+    for owner in sorted(left):
+        body = Digest(buckets=sums_for(view, owner), answer=True)
+        record = Record(id=here.new_id(), body=body, origin=here.name, destination=owner, deadline=NEVER)
+        decision += Decision(send=(record,))
+    return decision if left else decision + _over(here, view, now)
+
+
+def agreed(here: Here, view: View, owner: CellName, now: Instant) -> Decision:
+    """An owner knows the same servers, at the same versions. One less to wait for, if none of its is doubted."""
+    awaited = build.restoring(view)
+    mine = view.find(InstanceRow, Where(column="owner", op="=", value=owner))
+    if awaited is None or owner not in awaited or any(row.stale for row in mine):
+        return NOTHING
+    left = awaited - {owner}
+    if left:
+        return Decision(save=(SettingRow(name=build.RESTORING, value=",".join(sorted(left))),))
+    return _over(here, view, now)
+
+
+def _over(here: Here, view: View, now: Instant) -> Decision:
+    waiting = [row for row in view.find(InstanceRow) if row.queue]
+    return Decision(
+        save=(Remove(row=SettingRow, key=(build.RESTORING,)),),
+        wake=tuple(here.wake(now, GoOn(), row) for row in waiting),
+        notes=("every server is known again",),
+    )
+
+
+def go_on(here: Here, view: View, received: Received, now: Instant) -> Decision:
+    instance = view.get(InstanceRow, received.record.server)
+    return NOTHING if instance is None else next_one(here, view, instance, now)
+
+
+def recall(here: Here, row: InstanceRow) -> Record:
+    return here.record(row.owner, RecallServer(attempt=row.attempt), row)
+
+
+# --- the owner's answer ---
+
+
+def remember(here: Here, view: View, received: Received, body: RememberServer, now: Instant) -> Decision:
+    """What the owner knows of a server that is doubted here, or not known: look for it, unless it never ran."""
+    record = received.record
+    known = view.get(InstanceRow, record.server)
+    ran = body.state is not None and bool(body.state.launched_at)
+    if known is None:
+        known = _blank(record, body, view, now)
+        if body.state is not None and body.state.vm_state is VmState.ERROR and not ran:
+            return here.changed(known, now)
+        return _look(here, view, known, ran)
+    if known.owner != record.origin or known.phase is Phase.UNDOING or known.job != NO_JOB:
+        return NOTHING
+    if known.phase is Phase.GONE:
+        return here.changed(known, now)
+    if not known.stale:
+        return NOTHING
+    if not ran and not known.state.launched_at:
+        # It was being built, and still is: the grant comes with the owner's answer, if it was granted.
+        sure = replace(known, stale=False, version=max(known.version, body.version))
+        return _sure(here, sure, now)
+    freed = released(view, *build.claims(known))
+    base = replace(known, phase=Phase.GRANTED, host="", old_host="", moving=None, number=max(known.number, body.number))
+    if body.state is not None and body.version >= known.version:
+        base = replace(base, spec=body.spec, state=body.state, version=body.version, before=None)
+    return Decision(save=freed) + _look(here, view, base, True)
+
+
+def _blank(record: Record, body: RememberServer, view: View, now: Instant) -> InstanceRow:
+    flavor = body.spec.flavor
+    state = body.state or InstanceState(vm_state=VmState.BUILDING, flavor=flavor)
+    pools = view.all(PoolRow)
+    host = _named(view, state.host)
+    return InstanceRow(
+        id=record.server,
+        owner=record.origin,
+        request=record.request,
+        attempt=body.attempt,
+        phase=Phase.GRANTED,
+        version=body.version,
+        unseen=True,
+        updated=now,
+        host="",
+        pool=host.pool if host is not None else pools[0].name if pools else "",
+        spec=body.spec,
+        state=state,
+        number=body.number,
+        proof=body.proof,
+    )
+
+
+def _look(here: Here, view: View, row: InstanceRow, ran: bool) -> Decision:
+    task = FindTask(pools=tuple(pool.name for pool in view.all(PoolRow)), ran=ran)
+    job = Job(id=here.new_id(), kind=FIND, server=row.id, lane=f"find {row.pool}", body=pack(task), request=row.request)
+    return Decision(save=(replace(row, stale=True, job=job.id),), do=(job,), notes=("is looked for on the hosts",))
+
+
+def found(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
+    """The hosts have been looked at: the server is as it is there, with the room it takes."""
+    idle = replace(instance, job=NO_JOB)
+    if instance.phase is Phase.UNDOING:
+        return build.undone_while_busy(here, idle, now)
+    if end.error:
+        return Decision(save=(idle,), notes=(f"not looked for yet: {end.error}",))
+    seen: Refound | None = unpack(Refound | None, end.result)
+    sure = replace(idle, stale=False)
+    if seen is None:
+        return _lost(here, sure, now)
+    after = _as_it_is(view, sure, seen)
+    decision = Decision(save=_claimed(view, after), notes=("found again",))
+    return decision + _sure(here, replace(after, state=quiet(after.state)), now)
+
+
+def _sure(here: Here, row: InstanceRow, now: Instant) -> Decision:
+    # What waits begins in a decision of its own: it must see the room that this one takes.
+    return here.changed(row, now) + Decision(wake=(here.wake(now, GoOn(), row),) if row.queue else ())
+
+
+def _lost(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+    told = NOTHING
+    if not instance.state.launched_at:
+        answer = Refused(attempt=instance.attempt, code=RefusalCode.EXPIRED, reason=GONE)
+        told = Decision(send=(here.record(instance.owner, answer, instance),))
+    return told + Decision(notes=(GONE,)) + build.gone(here, instance, now)
+
+
+def _as_it_is(view: View, row: InstanceRow, seen: Refound) -> InstanceRow:
+    state = row.state
+    is_resized = state.vm_state is VmState.RESIZED
+    host = _host(view, seen.host) or _named(view, state.host) or _host(view, row.host)
+    vm_state = SHOWN.get(seen.power_state, state.vm_state)
+    if state.vm_state is VmState.RESCUED or (is_resized and seen.kept is not None):
+        vm_state = state.vm_state
+    before, old_host = None, ""
+    older = row.before.flavor if row.before is not None else row.spec.flavor
+    flavor = _fitting(seen, state.flavor, older)
+    if is_resized and seen.kept is not None:
+        left = _host(view, seen.kept_host) or host
+        old_host = left.uuid if left is not None else ""
+        before = row.before or InstanceState(
+            vm_state=SHOWN.get(seen.kept, VmState.STOPPED),
+            power_state=seen.kept,
+            flavor=older,
+            host=left.name if left is not None else "",
+            launched_at=state.launched_at,
+        )
+    elif seen.kept is not None:
+        # A resize that is not over: its owner asks for it again, and it goes on from here.
+        host, flavor = _host(view, seen.kept_host) or host, older
+    return replace(
+        row,
+        host=host.uuid if host is not None else "",
+        pool=host.pool if host is not None else row.pool,
+        old_host=old_host,
+        before=before,
+        state=replace(
+            state,
+            vm_state=vm_state,
+            power_state=seen.power_state,
+            flavor=flavor,
+            host=host.name if host is not None else "",
+            launched_at=state.launched_at or row.updated,
+            fault=state.fault if vm_state is VmState.ERROR else None,
+        ),
+    )
+
+
+def _fitting(seen: Refound, *flavors: Flavor) -> Flavor:
+    return next((flavor for flavor in flavors if flavor.ram_mib == seen.ram_mib), flavors[0])
+
+
+def _claimed(view: View, row: InstanceRow) -> tuple[HostRow | GroupRow, ...]:
+    """The rows of hosts and storage groups with all that the server takes taken off. It is there, so it is counted,
+    whatever else was given the room meanwhile."""
+    on: dict[str, HostRow] = {}
+    groups: dict[str, GroupRow] = {}
+    for uuid, flavor in build.claims(row):
+        host = on.get(uuid) or view.get(HostRow, uuid)
+        if host is None:
+            continue
+        group = (groups.get(host.group) or view.get(GroupRow, host.group)) if host.group else None
+        claim = hosts.take(host, group, flavor)
+        on[uuid] = claim.host
+        if claim.group is not None:
+            groups[claim.group.name] = claim.group
+    return (*on.values(), *groups.values())
+
+
+def _host(view: View, uuid: str) -> HostRow | None:
+    return view.get(HostRow, uuid) if uuid else None
+
+
+def _named(view: View, name: str) -> HostRow | None:
+    return next((host for host in view.all(HostRow) if name and host.name == name), None)
+
+
+# --- an owner that was put back ---
+
+
+def held(here: Here, view: View, received: Received, now: Instant) -> Decision:
+    """Tell an owner that has lost a server, or its place, what is here of it: with its own proof of having asked."""
+    record = received.record
+    row = view.get(InstanceRow, record.server)
+    if row is None or row.owner != record.origin or row.phase in (Phase.GONE, Phase.UNDOING):
+        if row is not None and row.phase is Phase.UNDOING:
+            return NOTHING  # it is asked again when the host is clean
+        return Decision(send=(here.record(record.origin, HeldServer(), record),))
+    answer = HeldServer(
+        attempt=row.attempt,
+        granted=row.phase is Phase.GRANTED,
+        spec=replace(row.spec, sealed=b"", flavor=(row.before or row.state).flavor),
+        proof=row.proof,
+        version=row.version,
+        number=row.number,
+        state=row.state,
+        request=row.request,
+    )
+    return Decision(send=(here.record(record.origin, answer, row),))
