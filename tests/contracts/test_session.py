@@ -1,50 +1,19 @@
 """One suite for every door to a pool: light hosts, the simulator over HTTP and HTTPS, and a real XAPI where
-CELLTREE_XENAPI_URL, CELLTREE_XENAPI_USER and CELLTREE_XENAPI_PASSWORD name one. It reads, and makes
-and removes one network."""
+CELLTREE_XENAPI_URL, CELLTREE_XENAPI_USER and CELLTREE_XENAPI_PASSWORD name one. It reads, and makes and
+removes one network; test_session_calls.py makes and removes a VM with a disk of 64 MiB, too."""
 
-import hashlib
-import os
-import ssl
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cells.errors import Temporary
-from tests.support.xen_hosts import House
 from xenapi_host import driver
-from xenapi_host.session import Access, Session, XenFailure, connect, in_process, run_task
+from xenapi_host.session import Access, Session, XenFailure, connect, run_task
 from xenapi_host.simulator.full import FullPool
 from xenapi_host.simulator.worlds import demo_pool
 
-REAL = "CELLTREE_XENAPI_URL"
-FACES = ["light", "http", "https", *(["real"] if REAL in os.environ else [])]
 WAIT = 60.0
-
-
-@pytest.fixture(params=FACES)
-def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
-    if request.param == "light":
-        session = in_process(House().pool.login())
-        yield session
-        session.close()
-        return
-    if request.param == "real":
-        url, user, password = (os.environ[f"CELLTREE_XENAPI_{name}"] for name in ("URL", "USER", "PASSWORD"))
-        session = connect(Access(url=url, user=user, password=password))
-        yield session
-        session.close()
-        return
-    pool = FullPool(tmp_path, demo_pool, https=request.param == "https")
-    url, fingerprint = pool.start(), ""
-    if request.param == "https":
-        certificate = ssl.PEM_cert_to_DER_cert((tmp_path / "certificate.pem").read_text())
-        fingerprint = hashlib.sha256(certificate).hexdigest()
-    session = connect(Access(url=url, user="root", password="xen", fingerprint=fingerprint))
-    yield session
-    session.close()
-    pool.stop()
 
 
 def test_answers_are_what_the_data_model_says(session: Session) -> None:
