@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xenapi_host.simulator import peers, raw_vdi, vm_receiving, wire_json, wire_xml
+from xenapi_host.simulator import peers, raw_vdi, vm_export, vm_import, vm_receiving, wire_json, wire_xml
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Dropped, Failure, internal
 from xenapi_host.simulator.http_wire import (
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 _ORIGIN = [("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Headers", "X-Requested-With")]
 _METHODS = ("GET", "POST", "PUT", "OPTIONS", "CONNECT")
 
-# Handlers XAPI has and the simulator has not: they ask for credentials first, as XAPI's do. (method, path) -> realm
+# Every handler asks for credentials first, as XAPI's do, also those that the simulator has not. (method, path) -> realm
 REALMS = {
     ("GET", "/rrd_updates"): "rrd_updates",
     ("GET", "/host_rrd"): "host_rrd",
@@ -51,6 +51,14 @@ REALMS = {
     ("GET", "/audit_log"): "get_audit_log",
     ("GET", "/export_raw_vdi"): "get_export_raw_vdi",
     ("PUT", "/import_raw_vdi"): "put_import_raw_vdi",
+}
+
+_ANSWERS: dict[str, Callable[[Engine, Request], Response]] = {
+    "/export": vm_export.answer,
+    "/export_metadata": vm_export.answer,
+    "/import": vm_import.answer,
+    "/import_metadata": vm_import.answer,
+    peers.PATH: vm_receiving.answer,
 }
 
 
@@ -140,19 +148,11 @@ class Face:
             return unauthorised(realm)
         if request.path.endswith("_raw_vdi"):
             return raw_vdi.answer(self.engine, request, self.host)
-        if request.path == peers.PATH:
-            return vm_receiving.answer(self.engine, request)
-        if request.path == "/export":
-            return self._export(request)
+        if request.path in _ANSWERS:
+            return _ANSWERS[request.path](self.engine, request)
         if request.path == "/console":
             return trouble("Console.Failure")
         return Response(status=404, content_type="text/html", close=True, version="HTTP/1.0")
-
-    def _export(self, request: Request) -> Response:
-        uuid = request.query.get("uuid", "")
-        with self.engine.lock:
-            known = self.engine.db.by_uuid("VM", uuid)
-        return trouble(f"UUID_INVALID: [ VM; {uuid} ]") if known is None else trouble("NOT_IMPLEMENTED: [ export ]")
 
     def _session_of(self, request: Request) -> str | None:
         """Whoever asks, by a session or by name and password; None for nobody we know."""

@@ -6,6 +6,7 @@ as task_id, else one that is made for the transfer; the header task-id names it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -19,7 +20,8 @@ from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.http_wire import Refused, Request, Response, Sink, trouble
 from xenapi_host.simulator.storage import NoRoom
 
-_STEP = 16 * 1024 * 1024
+_LOG = logging.getLogger(__name__)
+_STEP = 2 * 1024 * 1024
 
 
 class Transfer:
@@ -56,7 +58,8 @@ class Transfer:
             if "cancel" in self.task["current_operations"].values():
                 raise Failure("TASK_CANCELLED", self.task.ref)
             if self.total and self.task.ref in self.engine.db.rows:
-                self.engine.db.set(self.task, "progress", min(self._done / self.total, 0.99))
+                percents = min(self._done * 100 // self.total, 99)  # whole ones: each new value is an event
+                self.engine.db.set(self.task, "progress", percents / 100)
 
     @contextmanager
     def underway(self, result: list[str] | None = None) -> Iterator[None]:
@@ -72,6 +75,9 @@ class Transfer:
             failure = Failure("VDI_IO_ERROR", str(error))
         except OSError:
             failure = Failure("VDI_IO_ERROR", "Device I/O errors")
+        except Exception as surprise:  # a bug of ours must not look like a success
+            _LOG.exception("a bug of the simulator in %s", self.task["name_label"])
+            failure = Failure("INTERNAL_ERROR", repr(surprise))
         finally:
             with self.engine.lock:
                 self._end(failure, result)

@@ -84,6 +84,21 @@ def method_call(body: bytes) -> tuple[str, list[Any]]:
     return name, list(params)
 
 
+def value_from(document: bytes) -> Any:
+    """The value of a document that is one <value>, or Malformed."""
+    if any(mark in document for mark in _REFUSED):
+        raise Malformed("a document type is not accepted")
+    start = document.find(b"<value>")
+    if start < 0 or document.lstrip()[:5] not in (b"<?xml", b"<valu"):
+        raise Malformed("no value")
+    wrapped = b"<params><param>" + document[start:] + b"</param></params>"
+    try:
+        values, _ = loads(wrapped.decode())
+    except (ResponseError, Fault, ExpatError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Malformed(str(error)) from error
+    return values[0]
+
+
 def method_call_text(name: str, params: list[Any]) -> bytes:
     """The call a plugin is started with."""
     inner = "".join(f"<param><value>{value_text(p)}</value></param>" for p in params)
