@@ -118,7 +118,7 @@ class Work:
         self._clean_seconds = clean_seconds
         self._classic = {source.name: source for source in classic}
         self._kinds: dict[str, tuple[type, Callable[[Job, Any, Journal], Any]]] = {
-            "build.prepare": (PrepareTask, self._prepare),
+            "build.prepare": (PrepareTask, self._prepare_any),
             "build.start": (StartTask, self._start),
             "build.destroy": (DestroyTask, self._destroy),
             "server.power": (PowerTask, self._power),
@@ -155,32 +155,17 @@ class Work:
         return act(job, codec.unpack(shape, job.body), journal)
 
     def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> Outcome:
-        plan, session = self._plan(job, task), self._session(task.pool, journal)
-        if guest := task.spec.classic:
-            source = self._source(guest)
-            return Outcome(note=driver.prepare_classic(session, plan, journal, source=source, guest=guest.name).note)
-        headers = self._headers(task.spec.sealed)
-        return Outcome(note=driver.prepare_build(session, plan, journal, headers=headers).note)
-
-    def _plan(self, job: Job, task: PrepareTask) -> BuildPlan:
         secrets = self._secrets(task.spec.sealed)
         personal = Personal(files=secrets.files, user_data=secrets.user_data, password=secrets.admin_password)
-        return plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
-
-    def _source(self, guest: ClassicGuest) -> ClassicSource:
-        if guest.source not in self._classic:
-            raise Permanent(f"the leaf has no source {guest.source!r} of classic guests; add it to classic_sources")
-        return self._classic[guest.source]
+        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
+        headers = self._headers(task.spec.sealed)
+        session = self._session(task.pool, journal)
+        return Outcome(note=driver.prepare_build(session, plan, journal, headers=headers).note)
 
     def _start(self, job: Job, task: StartTask, journal: Journal) -> Outcome:
         session = self._session(task.pool, journal)
-        note = ""
-        if task.classic is not None and (guest := task.classic.spec.classic):
-            plan, source = self._plan(job, task.classic), self._source(guest)
-            headers = self._headers(task.sealed)
-            _, note = driver.finish_classic(session, plan, journal, source=source, guest=guest.name, headers=headers)
-        else:
-            driver.start_build(session, job.server, task.attempt, task.host)
+        note = self._finish_classic(job, task, journal) if task.classic else ""
+        driver.start_build(session, job.server, task.attempt, task.host)
         if task.agent:
             told = guest_work.first_boot(session, job, self._secrets(task.sealed), journal)
             note = "; ".join(filter(None, (note, told)))
@@ -318,6 +303,37 @@ class Work:
         sources = tuple(f"classic:{name}" for name in self._classic)
         able = tuple(replace(host, traits=tuple(sorted((*host.traits, *sources)))) for host in said.hosts)
         return replace(said, hosts=able, trouble=driver.plugins_wrong(session))
+
+    def _prepare_any(self, job: Job, task: PrepareTask, journal: Journal) -> Outcome:
+        guest = task.spec.classic
+        if guest is None:
+            return self._prepare(job, task, journal)
+        session, plan = self._session(task.pool, journal), self._plan(job, task)
+        made = driver.prepare_classic(session, plan, journal, source=self._source(guest), guest=guest.name)
+        return Outcome(note=made.note)
+
+    def _finish_classic(self, job: Job, task: StartTask, journal: Journal) -> str:
+        assert task.classic is not None and task.classic.spec.classic is not None
+        guest, session = task.classic.spec.classic, self._session(task.pool, journal)
+        _, note = driver.finish_classic(
+            session,
+            self._plan(job, task.classic),
+            journal,
+            source=self._source(guest),
+            guest=guest.name,
+            headers=self._headers(task.sealed),
+        )
+        return note
+
+    def _plan(self, job: Job, task: PrepareTask) -> BuildPlan:
+        secrets = self._secrets(task.spec.sealed)
+        personal = Personal(files=secrets.files, user_data=secrets.user_data, password=secrets.admin_password)
+        return plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
+
+    def _source(self, guest: ClassicGuest) -> ClassicSource:
+        if guest.source not in self._classic:
+            raise Permanent(f"the leaf has no source {guest.source!r} of classic guests; add it to classic_sources")
+        return self._classic[guest.source]
 
     def _session(self, pool: str, journal: Journal) -> Session:
         return LeasedSession(self._pools.session(pool), journal.check)
