@@ -18,6 +18,7 @@ from compute_cell.answers import Here
 from compute_cell.command import Begun, Done, refuse_unsettled
 from compute_cell.rows import HostRow, InstanceRow
 from compute_cell.tasks import RemakeTask, UnrescueTask
+from xenapi_host import guests
 from xenapi_host.facts import HostFacts
 
 
@@ -25,6 +26,7 @@ def begin_rebuild(here: Here, view: View, instance: InstanceRow, body: RebuildSe
     """The claim stays as it is: the flavor is the same, and the old disks go as soon as the new ones are there."""
     refuse_unsettled(instance)
     task = _task(view, instance, replace(_rebuilt_spec(instance, body), sealed=body.sealed))
+    task = replace(task, keep_config=body.keep_config)
     return Begun(job=here.job("server.rebuild", instance, task, request), task_state="rebuilding", instance=instance)
 
 
@@ -37,6 +39,7 @@ def _rebuilt_spec(instance: InstanceRow, body: RebuildServer) -> BuildSpec:
         flavor=instance.state.flavor,
         metadata=instance.spec.metadata if body.metadata is None else body.metadata,
         auto_disk_config=body.auto_disk_config,
+        config_drive=instance.spec.config_drive or body.config_drive,
         sealed=b"",
     )
 
@@ -80,4 +83,11 @@ def _task(view: View, instance: InstanceRow, spec: BuildSpec) -> RemakeTask:
     if host is None:
         raise Refusal(RefusalCode.UNSUPPORTED, "the server's host is not known to its cell any more")
     on: HostFacts = hosts.facts(host)
-    return RemakeTask(pool=instance.pool, attempt=instance.attempt, number=instance.command.number, spec=spec, on=on)
+    return RemakeTask(
+        pool=instance.pool,
+        attempt=instance.attempt,
+        number=instance.command.number,
+        spec=spec,
+        on=on,
+        agent=guests.has_agent(spec.image),
+    )

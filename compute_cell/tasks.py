@@ -83,13 +83,16 @@ class ResizeTask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemakeTask:
     """Rebuild the server as `spec` says, or run a rescue VM of its image; on the server's host. `number`: the
-    command's, which names the new VM's disks."""
+    command's, which names the new VM's disks. `keep_config`: a config drive goes along as it is. `agent`: the image has
+    a guest agent, which is then told what is in `spec.sealed`."""
 
     pool: str
     attempt: int
     number: int
     spec: BuildSpec
     on: HostFacts
+    keep_config: bool = True
+    agent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

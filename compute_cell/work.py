@@ -156,8 +156,7 @@ class Work:
 
     def _prepare(self, job: Job, task: PrepareTask, journal: Journal) -> Outcome:
         secrets = self._secrets(task.spec.sealed)
-        personal = Personal(files=secrets.files, user_data=secrets.user_data, password=secrets.admin_password)
-        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
+        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=_personal(secrets))
         headers = self._headers(task.spec.sealed)
         session = self._session(task.pool, journal)
         return Outcome(note=driver.prepare_build(session, plan, journal, headers=headers).note)
@@ -229,15 +228,31 @@ class Work:
         return Outcome(note=f"backup {task.image.id} {what}")
 
     def _rebuild(self, job: Job, task: RemakeTask, journal: Journal) -> Outcome:
-        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
-        session = self._pools.session(task.pool)
-        made = driver.rebuild(session, plan, journal, headers=self._headers(task.spec.sealed))
-        return Outcome(power_state=made.power_state, note=made.note)
+        secrets = self._secrets(task.spec.sealed)
+        plan = plan_build(
+            task.spec,
+            server=job.server,
+            attempt=task.attempt,
+            host=task.on,
+            serial=task.number,
+            personal=_personal(secrets),
+        )
+        session, headers = self._pools.session(task.pool), self._headers(task.spec.sealed)
+        made = driver.rebuild(session, plan, journal, headers=headers, keep_config=task.keep_config)
+        notes = [made.note]
+        if task.agent and made.power_state is PowerState.RUNNING:
+            notes.append(guest_work.first_boot(session, job, secrets, journal))
+        elif secrets.admin_password:
+            notes.append("the server is off, so its password was not set")
+        return Outcome(power_state=made.power_state, note="; ".join(note for note in notes if note))
 
-    def _rescue(self, job: Job, task: RemakeTask, journal: Journal) -> None:
+    def _rescue(self, job: Job, task: RemakeTask, journal: Journal) -> Outcome:
         plan = plan_rescue(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
         session, headers = self._pools.session(task.pool), self._headers(task.spec.sealed)
         driver.rescue(session, plan, journal, headers=headers, clean_seconds=self._clean_seconds)
+        if not task.agent:
+            return Outcome()
+        return Outcome(note=guest_work.first_boot(session, job, self._secrets(task.spec.sealed), journal))
 
     def _unrescue(self, job: Job, task: UnrescueTask, journal: Journal) -> None:
         driver.unrescue(self._pools.session(task.pool), job.server, task.host)
@@ -347,6 +362,10 @@ class Work:
             return Secrets()
         secrets: Secrets = codec.unpack(Secrets, self._identity.unseal(sealed))
         return secrets
+
+
+def _personal(secrets: Secrets) -> Personal:
+    return Personal(files=secrets.files, user_data=secrets.user_data, password=secrets.admin_password)
 
 
 def measured(pool: str, facts: PoolFacts, counting: Counting) -> Measured:

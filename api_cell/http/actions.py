@@ -4,8 +4,9 @@ from api_cell.errors import Forbidden, Invalid, NotFound, NotServed
 from api_cell.http import views
 from api_cell.http.call import Answer, Call
 from api_cell.http.paging import page_size
-from api_cell.http.servers import asking, disk_config, server_id, view_of
-from api_cell.service import actions, servers, story
+from api_cell.http.servers import asking, disk_config, files_of, from_base64, server_id, view_of
+from api_cell.service import actions, secrets, servers, story
+from cells.model import Secrets
 
 ACCEPTED = Answer(code=202)
 
@@ -53,9 +54,6 @@ def resize(call: Call) -> Answer:
 
 
 _NOT_REBUILT = {
-    "adminPass": "give a key_name at creation instead",
-    "personality": "put the files into the image",
-    "user_data": "put what it should do into the image",
     "key_name": "it stays as it is",
     "preserve_ephemeral": "ephemeral disks are made anew",
     "accessIPv4": "leave it out; addresses are the network's business",
@@ -73,26 +71,39 @@ def rebuild(call: Call) -> Answer:
         raise Forbidden(
             f"rebuild.metadata: {len(metadata)} items are over the limit of {call.api.settings.most_metadata}"
         )
+    image = wish["imageRef"].rstrip("/").rpartition("/")[2]
+    given = Secrets(
+        admin_password=wish.get("adminPass") or _made_up(call, image),
+        files=files_of(wish.get("personality", []), "rebuild"),
+        user_data=from_base64("rebuild.user_data", wish.get("user_data") or ""),
+    )
     wanted = actions.Rebuild(
-        image=wish["imageRef"].rstrip("/").rpartition("/")[2],
+        image=image,
         name=wish.get("name"),
         description=(wish["description"] or "") if "description" in wish else None,
         metadata=metadata,
         auto_disk_config=disk_config(wish),
+        given=given,
+        keep_config="user_data" not in wish,
     )
     row = actions.rebuild(call.api, asking(call), wanted)
     view = views.updated_server(view_of(call, row))
+    if given.admin_password:
+        view["adminPass"] = given.admin_password
     here = call.path.removesuffix("/action")
     return Answer(code=202, body={"server": view}, headers={"Location": f"{call.base}{here}"})
 
 
+def _made_up(call: Call, image: str) -> str:
+    """A password for an image that can be given one."""
+    return secrets.new_password() if secrets.could_set_password(call.api, image) else ""
+
+
 def rescue(call: Call) -> Answer:
     wish = call.body["rescue"] or {}
-    if wish.get("adminPass"):
-        raise Invalid("rescue.adminPass: is not supported; the rescue image has a password or key of its own")
-    actions.rescue(call.api, asking(call), wish.get("rescue_image_ref", "").rpartition("/")[2])
-    # Clients read the field. It is empty, because nobody sets a password in the rescue image.
-    return Answer(code=200, body={"adminPass": ""})
+    image = wish.get("rescue_image_ref", "").rpartition("/")[2]
+    # Clients read the field. It is empty where nobody can set a password in the rescue image.
+    return Answer(body={"adminPass": actions.rescue(call.api, asking(call), image, wish.get("adminPass", ""))})
 
 
 def unrescue(call: Call) -> Answer:

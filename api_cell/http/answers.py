@@ -176,10 +176,14 @@ def _updated_server(version: int) -> Schema:
     return exactly({"server": exactly({**_UPDATED, **_later(version)}, _SOMETIMES)})
 
 
+def _rebuilt_server(version: int) -> Schema:
+    return exactly({"server": exactly({**_UPDATED, **_later(version)}, {**_SOMETIMES, "adminPass": TEXT})})
+
+
 SERVER = by_version(_one_server)
 SERVERS = by_version(lambda version: list_of("servers", server(version)))
 SERVER_UPDATED = by_version(_updated_server)
-SERVER_REBUILT = by_version(_updated_server, 202)
+SERVER_REBUILT = by_version(_rebuilt_server, 202)
 _MADE: Schema = exactly(
     {
         "id": UUID,

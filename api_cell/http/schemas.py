@@ -140,7 +140,7 @@ def rebuild(version: int) -> Schema:
         "imageRef": REFERENCE,
         "name": NAME,
         "metadata": METADATA,
-        "adminPass": TEXT,
+        "adminPass": PASSWORD,
         "accessIPv4": TEXT,
         "accessIPv6": TEXT,
         "preserve_ephemeral": TRUTH,
@@ -153,11 +153,11 @@ def rebuild(version: int) -> Schema:
     if version >= 57:
         fields["user_data"] = {"type": ["string", "null"], "maxLength": 65535}
     else:
-        fields["personality"] = {"type": "array", "maxItems": 64}
+        fields["personality"] = {"type": "array", "items": _FILE, "maxItems": 64}
     return action("rebuild", whole(fields, required=("imageRef",)))
 
 
-_RESCUE: Schema = whole({"adminPass": TEXT, "rescue_image_ref": REFERENCE})
+_RESCUE: Schema = whole({"adminPass": PASSWORD, "rescue_image_ref": REFERENCE})
 RESCUE = action("rescue", {"oneOf": [NULL, _RESCUE]})
 UNRESCUE = action("unrescue", NULL)
 CONFIRM_RESIZE = action("confirmResize", NULL)

@@ -107,8 +107,8 @@ def _new_server(call: Call, body: dict[str, Any]) -> NewServer:
         config_drive=body.get("config_drive") in _TRUE,
         auto_disk_config=disk_config(body),
         password=body.get("adminPass", ""),
-        files=_files(body.get("personality", [])),
-        user_data=_base64("server.user_data", body.get("user_data") or ""),
+        files=files_of(body.get("personality", [])),
+        user_data=from_base64("server.user_data", body.get("user_data") or ""),
         description=body.get("description") or "",
         tags=tuple(dict.fromkeys(body.get("tags", []))),
         least=least,
@@ -120,23 +120,23 @@ _MOST_FILES = 5
 _LONGEST_FILE = 10 * 1024
 
 
-def _files(given: list[dict[str, str]]) -> dict[str, bytes]:
+def files_of(given: list[dict[str, str]], noun: str = "server") -> dict[str, bytes]:
     """Files for the guest: path -> content."""
     if len(given) > _MOST_FILES:
-        raise Forbidden(f"server.personality: {len(given)} files are over the limit of {_MOST_FILES}")
+        raise Forbidden(f"{noun}.personality: {len(given)} files are over the limit of {_MOST_FILES}")
     files = {}
     for file in given:
         path = file["path"]
         if not path.startswith("/") or "," in path or not path.isprintable() or ".." in path.split("/"):
-            raise Invalid(f"server.personality: path {path[:80]!r} must be absolute, printable and without commas")
-        content = _base64(f"server.personality: contents of {path[:80]}", file["contents"])
+            raise Invalid(f"{noun}.personality: path {path[:80]!r} must be absolute, printable and without commas")
+        content = from_base64(f"{noun}.personality: contents of {path[:80]}", file["contents"])
         if len(content) > _LONGEST_FILE:
-            raise Forbidden(f"server.personality: {path[:80]} has {len(content)} bytes, the limit is {_LONGEST_FILE}")
+            raise Forbidden(f"{noun}.personality: {path[:80]} has {len(content)} bytes, the limit is {_LONGEST_FILE}")
         files[path] = content
     return files
 
 
-def _base64(field: str, text: str) -> bytes:
+def from_base64(field: str, text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()).encode(), validate=True)
     except ValueError:

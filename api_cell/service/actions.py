@@ -1,7 +1,7 @@
 """Wishes about a server that is there: checked against its state, saved with the next number, left to the daemon."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api_cell import allowed, backups, quota
@@ -116,7 +116,7 @@ class Rebuild:
     description: str | None = None
     metadata: dict[str, str] | None = None
     auto_disk_config: bool | None = None
-    given: Secrets = Secrets()
+    given: Secrets = field(default_factory=Secrets)
     keep_config: bool = True
 
 

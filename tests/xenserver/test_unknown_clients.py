@@ -174,3 +174,145 @@ def test_every_reference_leads_to_an_object(session):
                     if ref not in ("", "OpaqueRef:NULL") and ref not in kept[target]:
                         dangling.append(f"{name}.{field} -> {target} {ref}")
     assert not dangling, "\n".join(sorted(set(dangling)))
+
+
+# -- sequences of well-known clients, as they were seen to ask --
+
+
+class Orchestra:
+    """xen-api, the library of Xen Orchestra: JSON-RPC 2, classes by system.listMethods, objects by events."""
+
+    def __init__(self, pool):
+        self.pool = pool
+        self.client = Json(pool)
+        self.objects = {}
+        methods = self.client.call("system.listMethods")
+        self.types = sorted({m.partition(".")[0] for m in methods if m.endswith(".get_all_records")})
+        self.token = self.call("event.inject", "pool", self.call("pool.get_all")[0])
+
+    def call(self, method, *params):
+        return self.client.call(method, self.client.session, *params)
+
+    def fetch(self):
+        """Every class at once, those left out that XAPI does not know any more."""
+        for name in self.types:
+            known = model().classes.get(name)
+            if known is None or known.messages["get_all_records"].removed:
+                continue
+            for ref, record in self.call(f"{name}.get_all_records").items():
+                self.objects[ref] = record
+
+    def follow(self):
+        """One turn of its loop: what has changed since the last."""
+        told = self.call("event.from", ["*"], self.token, 0.05)
+        self.token = told["token"]
+        for event in told["events"]:
+            if event["operation"] == "del":
+                self.objects.pop(event["ref"], None)
+            else:
+                self.objects[event["ref"]] = event["snapshot"]
+        return told
+
+
+def test_orchestra_sees_the_pool_by_events_as_it_is_by_asking(pool):
+    client = Orchestra(pool)
+    client.fetch()
+    vm = client.call("VM.create", a_vm(name_label="followed"))
+    task = client.call("Async.VM.start", vm, False, False)
+    client.follow()
+    assert client.objects[vm]["name_label"] == "followed"
+    pool.workers.join()
+    told = client.follow()
+    assert client.objects[vm] == client.call("VM.get_record", vm)
+    assert client.objects[task]["status"] == "success"
+    assert told["valid_ref_counts"]["task"] == len(client.call("task.get_all"))
+    client.call("VM.hard_shutdown", vm)
+    client.call("VM.destroy", vm)
+    client.follow()
+    assert vm not in client.objects
+    client.client.close()
+
+
+def test_orchestra_puts_a_disk_under_a_path_that_ends_in_a_slash(pool, session):
+    disk = session.xenapi.VDI.create(a_disk(session.xenapi.SR.get_all()[0], 4 * MIB))
+    query = f"?vdi={disk}&format=raw&session_id={session._session}"
+    connection = http.client.HTTPConnection(urlsplit(pool.url).netloc, timeout=60)
+    connection.request("PUT", f"/import_raw_vdi/{query}", b"7" * MIB)
+    response = connection.getresponse()
+    assert (response.status, response.read()) == (200, b"")  # the answer comes first, its end when all is written
+    connection.close()
+    connection = http.client.HTTPConnection(urlsplit(pool.url).netloc, timeout=60)
+    connection.request("GET", f"/export_raw_vdi/{query}")
+    assert connection.getresponse().read() == b"7" * MIB + bytes(3 * MIB)
+    connection.close()
+    session.xenapi.VDI.destroy(disk)
+
+
+def test_fence_agent_finds_a_vm_by_name_and_cycles_its_power(session):
+    api = session.xenapi
+    halted = api.VM.create(a_vm(name_label="fenced"))
+    records = {ref: api.VM.get_record(ref) for ref in api.VM.get_all()}
+    (ref,) = [
+        ref
+        for ref, vm in records.items()
+        if vm["name_label"] == "fenced" and not (vm["is_a_template"] or vm["is_control_domain"])
+    ]
+    assert ref == halted
+    api.VM.start(ref, False, True)
+    api.VM.hard_reboot(ref)
+    api.VM.hard_shutdown(ref)
+    assert api.VM.get_power_state(ref) == "Halted"
+    api.VM.destroy(ref)
+
+
+def test_ansible_deploys_from_a_template_reconfigures_and_removes(session):
+    """The calls of community.general.xenserver_guest."""
+    api = session.xenapi
+    sr, network = api.SR.get_all()[0], api.network.get_all()[0]
+    template = api.VM.create(a_vm(name_label="template", is_a_template=True, affinity="OpaqueRef:NULL"))
+    api.VBD.create(a_vbd(template, api.VDI.create(a_disk(sr, 64 * MIB))))
+    api.VBD.create(a_vbd(template, "", userdevice="3", type="CD", mode="RO", empty=True, bootable=False))
+    assert re.match(r"\d+\.\d+\.\d+", api.host.get_software_version(api.host.get_all()[0])["product_version"])
+    vm = api.VM.copy(template, "deployed", sr)
+    api.VM.provision(vm)
+    api.VM.set_VCPUs_max(vm, "4")
+    api.VM.set_VCPUs_at_startup(vm, "4")
+    api.VM.set_memory_limits(vm, *[str(1024 * MIB)] * 4)
+    first, cd = sorted((api.VBD.get_record(ref) for ref in api.VM.get_VBDs(vm)), key=lambda vbd: vbd["userdevice"])
+    assert (cd["VDI"], cd["empty"]) == ("OpaqueRef:NULL", True)
+    api.VDI.resize(first["VDI"], str(128 * MIB))
+    device = api.VM.get_allowed_VBD_devices(vm)[0]
+    api.VBD.create(a_vbd(vm, api.VDI.create(a_disk(sr)), userdevice=device, bootable=False))
+    vif = api.VIF.create(a_vif(vm, network, device=api.VM.get_allowed_VIF_devices(vm)[0]))
+    api.VM.start(vm, False, False)
+    api.VIF.configure_ipv4(vif, "Static", "192.0.2.7/24", "192.0.2.1")
+    task = session.xenapi_request("Async.VM.clean_shutdown", (vm,))
+    while api.task.get_status(task) == "pending":
+        pass
+    assert api.task.get_status(task) == "success"
+    api.task.destroy(task)
+    disks = [api.VBD.get_VDI(ref) for ref in api.VM.get_VBDs(vm)]
+    for ref in (vm, template):
+        api.VM.destroy(ref)
+    for disk in disks:
+        if disk != "OpaqueRef:NULL":
+            api.VDI.destroy(disk)
+
+
+def test_packer_clones_a_template_boots_it_and_waits_for_the_guest(session):
+    api = session.xenapi
+    template = api.VM.get_by_name_label("Other install media")[0]
+    vm = api.VM.clone(template, "built")
+    api.VM.set_is_a_template(vm, False)
+    api.VM.set_HVM_boot_params(vm, {"order": "cd"})
+    api.VM.set_memory_limits(vm, *[str(512 * MIB)] * 4)
+    api.VM.set_platform(vm, {"viridian": "false", "nx": "true"})
+    api.VBD.create(a_vbd(vm, api.VDI.create(a_disk(api.SR.get_all()[0])), userdevice="0"))
+    api.VIF.create(a_vif(vm, api.network.get_all()[0], MAC="02:00:00:00:12:34", MAC_autogenerated=False))
+    api.VM.start(vm, False, False)
+    metrics = api.VM_guest_metrics.get_record(api.VM.get_guest_metrics(vm))
+    assert metrics["PV_drivers_up_to_date"] is True
+    assert api.VM.get_domid(vm) != "-1"
+    assert api.console.get_record(api.VM.get_consoles(vm)[0])["location"].startswith("https://")
+    api.VM.hard_shutdown(vm)
+    api.VM.destroy(vm)

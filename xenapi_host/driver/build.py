@@ -3,7 +3,7 @@
 Called by the leaf's jobs: `prepare_build` while the owner decides, `start_build` when the owner has granted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cells.errors import Temporary
@@ -51,24 +51,37 @@ def prepare_build(
     return Prepared(vm_uuid=str(session.call("VM.get_uuid", vm)), note=root_disk.note(journal))
 
 
-def make(session: Session, plan: BuildPlan, found: Sequence[Vm], journal: Journal, headers: Mapping[str, str]) -> str:
-    """The plan's VM (its reference) with all it has, not started. `found`: what earlier tries have made of it."""
+Along = Callable[[str], Mapping[str, str]]
+
+
+def make(
+    session: Session,
+    plan: BuildPlan,
+    found: Sequence[Vm],
+    journal: Journal,
+    headers: Mapping[str, str],
+    along: Along | None = None,
+) -> str:
+    """The plan's VM (its reference) with all it has, not started. `found`: what earlier tries have made of it; `along`
+    gives the disks that need not be made: name -> reference."""
     for double in found[1:]:  # the answer to an earlier VM.create was lost, and another was made
         with disks.gone_is_fine():
             session.call("VM.destroy", double.ref)
     if found:
-        return _resumed(session, plan, found[0], journal, headers)
+        return _resumed(session, plan, found[0], journal, headers, along)
     image = images.cached(session, plan, headers)
     journal.check()
     vm = str(session.call("VM.create", dict(plan.vm)))
     disk = _clone_of_image(session, plan, image, headers)
     _give_root(session, plan, vm, disk, image.size, journal)
-    data_disks.give(session, plan, vm, journal)
+    data_disks.give(session, plan, vm, journal, along(vm) if along is not None else None)
     _create_interfaces(session, plan, vm, frozenset())
     return vm
 
 
-def _resumed(session: Session, plan: BuildPlan, vm: Vm, journal: Journal, headers: Mapping[str, str]) -> str:
+def _resumed(
+    session: Session, plan: BuildPlan, vm: Vm, journal: Journal, headers: Mapping[str, str], along: Along | None
+) -> str:
     """Go on with a VM that an earlier try has made."""
     if vm.record["VBDs"]:
         _finish_root(session, plan, vm)
@@ -80,7 +93,7 @@ def _resumed(session: Session, plan: BuildPlan, vm: Vm, journal: Journal, header
         if disk is None:
             raise Temporary("a disk of the build has gone meanwhile; looking again")
         _give_root(session, plan, vm.ref, disk.ref, disk.size, journal)
-    data_disks.give(session, plan, vm.ref, journal)
+    data_disks.give(session, plan, vm.ref, journal, along(vm.ref) if along is not None else None)
     add_interfaces(session, plan, vm)
     return vm.ref
 

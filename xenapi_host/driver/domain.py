@@ -30,8 +30,10 @@ class Domain:
 
 
 def domain_of(session: Session, server: bytes) -> Domain | None:
-    """The server's domain; None when it does not run (nor is paused)."""
+    """The server's domain, or that of the VM which rescues it; None when there is none."""
     vm = vms.the_one(session, server)
+    if vm.halted:
+        vm = next(iter(vms.rescuers(session, server)), vm)
     if vm.power_state not in (PowerState.RUNNING, PowerState.PAUSED):
         return None
     return Domain(vm=vm, host=str(vm.record["resident_on"]), domid=int(vm.record["domid"]))

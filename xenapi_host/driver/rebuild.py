@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from cells.errors import Permanent, Refusal, Temporary
 from cells.model import PowerState
 from cells.ports import Journal
-from xenapi_host.driver import root_disk, vms, volumes
+from xenapi_host.driver import data_disks, root_disk, vms, volumes
 from xenapi_host.driver.build import make, running_facts, started_on
 from xenapi_host.driver.destroy import remove_vm
 from xenapi_host.driver.errors import telling, told, told_to_stop
-from xenapi_host.driver.resize import Resized
+from xenapi_host.driver.resize import Resized, taken_along
 from xenapi_host.plan import BuildPlan
 from xenapi_host.session import Session, XenFailure
 
@@ -22,9 +22,15 @@ _WAS = "power state"
 
 @telling("rebuild the server")
 def rebuild(
-    session: Session, plan: BuildPlan, journal: Journal, *, headers: Mapping[str, str] | None = None
+    session: Session,
+    plan: BuildPlan,
+    journal: Journal,
+    *,
+    headers: Mapping[str, str] | None = None,
+    keep_config: bool = True,
 ) -> Resized:
-    """Make the server as the plan says; its `serial` is the command's number. A server that was off stays off.
+    """Make the server as the plan says; its `serial` is the command's number. A server that was off stays off. Its
+    config drive goes along as it is (`keep_config`), because what the tenant once gave is nowhere else.
 
     After a Permanent error or a refusal the server is as it was; after Temporary this is to be called again."""
     journal.check()
@@ -34,8 +40,14 @@ def rebuild(
     if was is None:
         was = (old or [vms.the_one(session, plan.server)])[0].power_state.value
         journal.put(_WAS, was)
+
+    def along(new: str) -> Mapping[str, str]:
+        had = data_disks.of_vm(session, old[0]) if old and keep_config else {}
+        config = {name: disk for name, disk in had.items() if name == "config"}
+        return taken_along(session, plan, new, config, journal)
+
     try:
-        made = make(session, plan, [vm for vm in found if vm.serial == plan.serial], journal, headers or {})
+        made = make(session, plan, [vm for vm in found if vm.serial == plan.serial], journal, headers or {}, along)
     except XenFailure as failure:
         if not isinstance(told("rebuild the server", failure), Temporary):
             _undo(session, plan)

@@ -116,7 +116,7 @@ def _resize(
             root_disk.grow(session, plan, disk.ref, disk.size, journal)
         journal.check()
         disks.attach_root(session, new.ref, disk.ref, plan.disk_shares)
-    data_disks.give(session, plan, new.ref, journal, _taken_along(session, plan, new, data, journal))
+    data_disks.give(session, plan, new.ref, journal, taken_along(session, plan, new.ref, data, journal))
     add_interfaces(session, plan, new)
     volumes.carry(session, original, new.ref, plan.disk_shares)
     if was is not PowerState.HALTED:
@@ -127,14 +127,15 @@ def _resize(
     )
 
 
-def _taken_along(
-    session: Session, plan: BuildPlan, new: Vm, data: Mapping[str, Disk], journal: Journal
+def taken_along(
+    session: Session, plan: BuildPlan, new: str, data: Mapping[str, Disk], journal: Journal
 ) -> Mapping[str, str]:
-    """Copies of the tenant's disks that the new VM has not got yet, grown to the flavor: name -> reference."""
+    """Copies of these of the tenant's disks that the new VM (a reference) has not got yet, grown to the flavor: name ->
+    reference."""
     wanted = [disk for disk in plan.disks if disk.kept and disk.name in data]
     if not wanted:
         return {}
-    have = disks.attached(session, new.ref)
+    have = disks.attached(session, new)
     taken = {}
     for disk in wanted:
         if disk.device in have:

@@ -94,6 +94,8 @@ def vbd_create(call: Call, given: Any) -> str:
         chains.need_data(call.row("VDI", fields["VDI"]))
     elif fields["type"] != "CD":
         raise Failure("VBD_NOT_REMOVABLE_MEDIA", NULL)
+    else:
+        fields["VDI"] = NULL  # whatever was given: nothing is in it
     wanted = fields["userdevice"]
     taken = taken_devices(call, vm)
     if wanted == "autodetect":
