@@ -20,10 +20,12 @@ NO_JOB = bytes(16)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
-    """The cell a decision is made in, and where its new ids come from."""
+    """The cell a decision is made in, and where its new ids come from. `remember`: how long a tombstone stays at
+    least."""
 
     name: CellName
     new_id: Callable[[], bytes]
+    remember: Instant = 3600 * SECOND
 
     def record(self, destination: CellName, body: Any, of: InstanceRow | Record, deadline: Instant = NEVER) -> Record:
         """A record about the same server as `of`."""

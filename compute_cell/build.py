@@ -253,7 +253,7 @@ def _destroy(here: Here, instance: InstanceRow, now: Instant) -> Decision:
 def gone(here: Here, instance: InstanceRow, now: Instant) -> Decision:
     """Only a tombstone is left, with no claim on a host."""
     over = replace(instance, phase=Phase.GONE, job=NO_JOB, before=None, old_host="", moving=None, stale=False)
-    wake = here.wake(max(over.forget, now + 3600 * SECOND), Forget(), over)
+    wake = here.wake(max(over.forget, now + here.remember), Forget(), over)
     return Decision(wake=(wake,)) + here.changed(
         over,
         now,

@@ -75,6 +75,7 @@ from compute_cell import (
     guest,
     hosts,
     inventory,
+    leftovers,
     reports,
     restored,
     watching,
@@ -82,6 +83,7 @@ from compute_cell import (
 from compute_cell.answers import Here
 from compute_cell.caches import Clearing
 from compute_cell.evacuation import Policy
+from compute_cell.leftovers import Sweeping
 from compute_cell.pools import Pools
 from compute_cell.rows import ROWS, GroupRow, HostRow, InstanceRow, Phase, PoolRow
 from compute_cell.tasks import Measured, MeasureTask, Watched, WatchTask
@@ -156,7 +158,8 @@ class ComputeRole:
         self.pools = Pools(store=store, identity=identity, faces=faces)
         self._identity = identity
         self._settings = settings
-        self._here = Here(name=identity.name, new_id=new_id)
+        self._sweeping = Sweeping(kept_for=settings.leftovers_kept)
+        self._here = Here(name=identity.name, new_id=new_id, remember=self._sweeping.remember)
         self._work = Work(
             pools=self.pools,
             identity=identity,
@@ -259,9 +262,13 @@ class ComputeRole:
             return self._measured(view, end, now)
         if end.kind == "pool.watch":
             return self._watched(view, end, now)
+        if end.kind == leftovers.SWEEP:
+            return self._sweeping.found(self._here, view, end, now)
         if end.kind == guest.ASKED:
             return guest.answered(self._here, view, received.record.server, end, now)
         instance = view.get(InstanceRow, received.record.server)
+        if end.kind == leftovers.TIDY:
+            return leftovers.tidied(self._here, view, instance, end, now)
         if instance is None or instance.job != end.job:
             return NOTHING
         ended = _ENDS.get(end.kind, commands.ended)
@@ -299,6 +306,7 @@ class ComputeRole:
         own, counter = self._own_record(view, now)
         decision = Decision(save=(counter,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
         decision += self._clearing.look(self._here, view, self._settings.images_kept, now)
+        decision += self._sweeping.look(self._here, view, now)
         decision += reports.again(self._here, view, now) + self._measure(view, now) + self._watch(view, now)
         owners = self.neighbourhood.topology.api_cells()
         decision += restored.asking(self._here, view, owners, now)

@@ -269,6 +269,31 @@ class ClearCacheTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SweepTask:
+    """Look over a pool for what nobody has used for long enough; remove what belongs to no server."""
+
+    pool: str
+    age: Age
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What such a look found: the names of what is gone now, the servers that have something more."""
+
+    removed: tuple[str, ...]
+    servers: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TidyTask:
+    """Remove what a server has on a pool without using it."""
+
+    pool: str
+    age: Age
+    held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureTask:
     """Ask a pool for its hosts and storage."""
 

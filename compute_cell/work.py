@@ -16,7 +16,7 @@ from cells.errors import Permanent, Refusal
 from cells.identity import Identity
 from cells.model import ClassicGuest, PowerState, Secrets
 from cells.ports import Journal
-from compute_cell import guest, guest_work, host_snapshots, shares, volumes
+from compute_cell import guest, guest_work, host_snapshots, leftovers, shares, volumes
 from compute_cell.pools import Pools
 from compute_cell.tasks import (
     AskTask,
@@ -45,6 +45,8 @@ from compute_cell.tasks import (
     SharesTask,
     SnapshotTask,
     StartTask,
+    SweepTask,
+    TidyTask,
     UnrescueTask,
     Watched,
     WatchTask,
@@ -145,6 +147,8 @@ class Work:
             "server.find": (FindTask, self._find),
             "pool.watch": (WatchTask, self._watch),
             "pool.clear_cache": (ClearCacheTask, self._clear_cache),
+            leftovers.SWEEP: (SweepTask, self._sweep),
+            leftovers.TIDY: (TidyTask, self._tidy),
             "pool.measure": (MeasureTask, self._measure),
         }
 
@@ -311,6 +315,13 @@ class Work:
     def _clear_cache(self, job: Job, task: ClearCacheTask, journal: Journal) -> int:
         session = self._pools.session(task.pool)
         return driver.clear_cache(session, now=task.at, unused_for=task.unused_for)
+
+    def _sweep(self, job: Job, task: SweepTask, journal: Journal) -> Found:
+        found = driver.find_leftovers(self._session(task.pool, journal), task.age)
+        return Found(removed=found.removed, servers=found.servers)
+
+    def _tidy(self, job: Job, task: TidyTask, journal: Journal) -> tuple[str, ...]:
+        return driver.tidy(self._session(task.pool, journal), job.server, task.held, task.age)
 
     def _measure(self, job: Job, task: MeasureTask, journal: Journal) -> Measured:
         session = self._pools.session(task.pool)
