@@ -8,7 +8,7 @@ from cells.codec import pack, unpack
 from cells.decision import Decision, Job, Wake
 from cells.messages import InstanceReport, JobEnded
 from cells.model import Fault, Flavor, InstanceState
-from cells.names import NEVER, CellName, Instant
+from cells.names import NEVER, SECOND, CellName, Instant
 from cells.ports import View
 from cells.record import Record
 from compute_cell import hosts

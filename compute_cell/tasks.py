@@ -6,6 +6,7 @@ from cells.messages import Question
 from cells.model import BuildSpec, ImageRef, Incremental, PowerState
 from cells.names import Instant
 from xenapi_host.facts import HostFacts
+from xenapi_host.leftovers import Age, Held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from compute_cell.tasks import (
     DetachTask,
     EvacuateTask,
     FindTask,
+    Found,
     GuestTask,
     HostSnapshotTask,
     Measured,
