@@ -135,10 +135,6 @@ def commands_page() -> str:
 
 
 def _parser(app: Celltree, name: str, kind: type) -> argparse.ArgumentParser:
-    if name == "xenserver":
-        from xenapi_host.simulator.__main__ import _parser as simulator
-
-        return simulator()
     parser: argparse.ArgumentParser = kind(app, None, cmd_name=name).get_parser(f"celltree {name}")
     return parser
 

@@ -6,20 +6,17 @@ import json
 from cells.cli.command import Command
 from cells.errors import BadInput
 from xenapi_host.simulator import control_client
-from xenapi_host.simulator.__main__ import main
+from xenapi_host.simulator.__main__ import add_options, run
 
 
 class XenServer(Command):
     """Run a simulated XenServer pool that speaks XenAPI over HTTP, until SIGTERM."""
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        # No word is an option here: every one, --help too, is for the simulator's own parser.
-        parser = argparse.ArgumentParser(prog=prog_name, add_help=False, prefix_chars="\0")
-        parser.add_argument("words", nargs="*")
-        return parser
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        add_options(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        return main(parsed_args.words)
+        return run(parsed_args)
 
 
 class XenServerControl(Command):

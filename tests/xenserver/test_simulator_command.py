@@ -12,6 +12,7 @@ import pytest
 import XenAPI
 
 from tests.xenserver.simulated import a_vm
+from xenapi_host.simulator.control_client import ask
 
 
 @contextmanager
@@ -86,3 +87,30 @@ def test_a_taken_port_is_told_with_a_remedy(tmp_path):
         ended = subprocess.run([*command, "--data", str(tmp_path / "two")], capture_output=True, text=True, timeout=60)
         assert ended.returncode == 1
         assert "choose another --port" in ended.stderr
+
+
+def test_faults_of_a_file_are_set_at_the_start_and_the_control_socket_shows_them(tmp_path):
+    faults, control = tmp_path / "faults", tmp_path / "control"
+    faults.write_text('{"do": "fault", "method": "VM.get_all", "error": ["SR_FULL", "1", "0"], "times": 0}\n')
+    options = ("--faults", str(faults), "--control", str(control), "--session-idle", "3600", "--seed", "7")
+    with running(tmp_path / "pool", *options) as (_, url), session_on(url) as session:
+        with pytest.raises(XenAPI.Failure) as struck:
+            session.xenapi.VM.get_all()
+        assert struck.value.details == ["SR_FULL", "1", "0"]
+        shown = ask(control, {"do": "show"})
+        assert (shown["seed"], shown["faults"][0]["struck"], shown["sessions"]) == (7, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ('{"do": "fault", "method": "VM.fly", "hang": true}', 'line 1 of the faults: XenAPI has no method "VM.fly"'),
+        ("", "put requests of the control socket, one a line, there"),
+    ],
+)
+def test_faults_that_cannot_be_set_stop_the_start(tmp_path, text, remedy):
+    (tmp_path / "faults").write_text(text)
+    command = [sys.executable, "-m", "xenapi_host.simulator", "--port", "0", "--data", str(tmp_path / "pool")]
+    ended = subprocess.run([*command, "--faults", str(tmp_path / "faults")], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert remedy in ended.stderr

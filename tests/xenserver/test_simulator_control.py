@@ -234,7 +234,7 @@ def test_lines_that_are_no_json_are_answered_and_the_conversation_goes_on(light)
 def test_a_file_sets_faults_and_names_the_line_that_cannot_be_done(light):
     obey_file(light.engine, ["# slow storage", "", '{"do": "fault", "method": "SR.scan", "delay": 2}'])
     assert [rule.delay for rule in light.engine.faults.rules] == [2.0]
-    with pytest.raises(Refused, match=r"line 2: .*VM\.fly"):
+    with pytest.raises(Refused, match=r"line 2 of the faults: .*VM\.fly"):
         obey_file(light.engine, ['{"do": "show"}', '{"do": "fault", "method": "VM.fly", "hang": true}'])
 
 

@@ -15,13 +15,13 @@ from xenapi_host.simulator.full import FullPool
 from xenapi_host.simulator.worlds import HostShape, demo_pool, recorded_world
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="celltree xenserver", description="A simulated XenServer pool.")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `celltree xenserver`."""
     parser.add_argument(
         "--port", type=int, default=8480, help="port on each host's loopback address; 0 takes a free one"
     )
     parser.add_argument("--listen", help="one address for the master alone, such as 0.0.0.0; slaves do not listen then")
-    parser.add_argument("--hosts", type=int, default=2, help="how many hosts the pool has (1 to 200)")
+    parser.add_argument("--hosts", type=_hosts, default=2, help="how many hosts the pool has (1 to 200)")
     parser.add_argument("--data", type=Path, required=True, help="folder of the pool; it survives restarts")
     parser.add_argument("--user", default="root")
     parser.add_argument("--password", default="xen", help="seen by all in the list of processes; better a file:")
@@ -39,7 +39,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=Path, metavar="FILE", help="requests of the control socket, done at the start")
     parser.add_argument("--seed", type=int, default=0, help="of the faults that strike by chance")
     parser.add_argument("--https", action="store_true", help="serve HTTPS with a certificate made in the data folder")
-    return parser
+
+
+def _hosts(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 200:
+        raise argparse.ArgumentTypeError(
+            "must be 1 to 200: each host has an address of its own on the loopback network"
+        )
+    return int(text)
 
 
 def _world(options: argparse.Namespace, engine: Engine) -> Engine:
@@ -51,49 +58,60 @@ def _world(options: argparse.Namespace, engine: Engine) -> Engine:
     return demo_pool(engine, hosts=options.hosts, shape=shape, name=options.name)
 
 
-def _prepare(pool: FullPool, options: argparse.Namespace) -> None:
-    pool.engine.faults.seed = options.seed
-    pool.engine.session_idle = options.session_idle
-    if options.faults is not None:
-        obey_file(pool.engine, options.faults.read_text(encoding="utf-8").splitlines())
+class Unreadable(Exception):
+    """A file that was named cannot be used; the text is the remedy."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _read(path: Path, what: str) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    if not lines:
+        raise Unreadable(f"{path} cannot be read or is empty; put {what} there")
+    return lines
+
+
+def run(options: argparse.Namespace) -> int:
     """Run until told to stop; returns the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if not 1 <= options.hosts <= 200:
-        parser.error("--hosts must be 1 to 200: each host has an address of its own on the loopback network")
-    if options.password_file is not None:
-        try:
-            options.password = options.password_file.read_text(encoding="utf-8").splitlines()[0]
-        except (OSError, IndexError):
-            parser.error(f"--password-file {options.password_file} cannot be read or is empty; put the password there")
+    try:
+        return _run(options)
+    except (Unreadable, Refused) as error:
+        print(f"celltree xenserver: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"celltree xenserver: {error}; choose another --port or --data", file=sys.stderr)
+    return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    password = _read(options.password_file, "the password")[0] if options.password_file else options.password
+    faults = _read(options.faults, "requests of the control socket, one a line,") if options.faults else []
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    try:
-        pool = FullPool(
-            options.data,
-            lambda engine: _world(options, engine),
-            port=options.port,
-            user=options.user,
-            password=options.password,
-            https=options.https,
-            listen=options.listen,
-            control=options.control,
-        )
-        _prepare(pool, options)
-    except Refused as refused:
-        print(f"celltree xenserver: {options.faults} {refused}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"celltree xenserver: {error}; choose another --port or --data", file=sys.stderr)
-        return 1
+    pool = FullPool(
+        options.data,
+        lambda engine: _world(options, engine),
+        port=options.port,
+        user=options.user,
+        password=password,
+        https=options.https,
+        listen=options.listen,
+        control=options.control,
+    )
+    pool.engine.faults.seed = options.seed
+    pool.engine.session_idle = options.session_idle
+    obey_file(pool.engine, faults)
     print(pool.start(), flush=True)
     stopped.wait()
     pool.stop()
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="celltree xenserver", description="A simulated XenServer pool.")
+    add_options(parser)
+    return run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

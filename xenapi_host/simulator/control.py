@@ -242,7 +242,7 @@ def obey_file(engine: Engine, lines: Iterable[str]) -> None:
         if line.strip() and not line.startswith("#"):
             answer = obey(engine, line)
             if not answer["ok"]:
-                raise Refused(f"line {number}: {answer['error']}")
+                raise Refused(f"line {number} of the faults: {answer['error']}")
 
 
 # -- the socket --

@@ -43,7 +43,7 @@ def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
 def add_words(parser: argparse.ArgumentParser) -> None:
     """The command's arguments: SOCKET, what to do, and its own."""
     parser.add_argument("socket", type=Path, metavar="SOCKET", help="as given to celltree xenserver --control")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="WHAT", title="what to do")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="WHAT", help="--help after each tells its words")
     fail = _rule(verbs, "fail", "calls of a method fail")
     fail.add_argument("error", nargs="+", metavar="ERROR", help="an error code and its parameters")
     delay = _rule(verbs, "delay", "calls of a method take their time")
