@@ -223,11 +223,10 @@ class Work:
             case other:
                 raise Permanent(f"no such power action: {other!r}")
 
-    def _snapshot(self, job: Job, task: SnapshotTask, journal: Journal) -> Outcome | None:
+    def _snapshot(self, job: Job, task: SnapshotTask, journal: Journal) -> Outcome:
         session, headers = self._session(task.pool, journal), self._headers(task.sealed)
         if task.incremental is None:
-            driver.snapshot(session, job.server, task.image, journal, headers=headers)
-            return None
+            return Outcome(note=driver.snapshot(session, job.server, task.image, journal, headers=headers).note)
         done = driver.backup(session, job.server, task.image, task.incremental, journal, headers=headers)
         what = f"builds upon {done.parent}" if done.parent else f"is a full one: {done.reason}"
         return Outcome(note=f"backup {task.image.id} {what}")

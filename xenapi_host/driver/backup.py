@@ -83,12 +83,12 @@ def backup(
     root = snapshot.root_of(session, vm)
     done = earlier(session, journal, snapshot.UPLOAD, limit=images.MOVE_SECONDS)
     noted = journal.get(_TAKEN)
-    snapshot.sweep(session, root, but=noted["ref"] if done is not None else "")
+    snapshot.sweep(session, root, but=snapshot.held(journal))
     if done is None:
         journal.check()
         kept = _newest(kept_of(session, root))
         choice = choose(base_of(kept.record["other_config"][tags.BACKUP]) if kept else None, wanted)
-        with snapshot.taken(session, root) as ref:
+        with snapshot.taken(session, root, journal) as ref:
             done, noted = _upload(session, vm, ref, kept, choice, image, journal, headers or {})
     parent = base_of(noted["base"])
     _keep(session, root, noted["ref"], image, parent, done)

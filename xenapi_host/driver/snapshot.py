@@ -12,19 +12,22 @@ from xenapi_host import tags
 from xenapi_host.driver import disks, images, vms
 from xenapi_host.driver.disks import Disk
 from xenapi_host.driver.errors import telling
+from xenapi_host.driver.merging import await_merging
 from xenapi_host.driver.plugin import PluginFailed, call_plugin_noted, earlier
 from xenapi_host.driver.vms import Vm
 from xenapi_host.session import Session, TaskTimedOut, XenFailure
 
 UPLOAD = "upload"
+_TAKEN, _NOTE = "snapshot taken", "snapshot note"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
-    """What was sent to the image service: bytes and their MD5 in hexadecimal."""
+    """What was sent to the image service: bytes and their MD5 in hexadecimal. `note`: what an operator should know."""
 
     size: int
     checksum: str
+    note: str = ""
 
 
 @telling("take the snapshot")
@@ -44,13 +47,13 @@ def snapshot(
     vm = vms.the_one(session, server)
     root = root_of(session, vm)
     done = earlier(session, journal, UPLOAD, limit=images.MOVE_SECONDS)
-    sweep(session, root)
+    sweep(session, root, but=held(journal))
     if done is None:
         journal.check()
-        with taken(session, root) as ref:
+        with taken(session, root, journal) as ref:
             done = upload(session, vm, ref, image, journal, headers or {})
-        disks.destroy_ref(session, ref)
-    return Uploaded(size=int(done["size"]), checksum=str(done["checksum"]))
+    disks.destroy_ref(session, held(journal))
+    return Uploaded(size=int(done["size"]), checksum=str(done["checksum"]), note=note(journal))
 
 
 def root_of(session: Session, vm: Vm) -> Disk:
@@ -70,11 +73,24 @@ def sweep(session: Session, root: Disk, *, but: str = "") -> None:
             disks.destroy_ref(session, ref)
 
 
+def held(journal: Journal) -> str:
+    """The snapshot (a reference) that this job has taken, at this try or an earlier one; "" for none."""
+    return str(journal.get(_TAKEN) or "")
+
+
+def note(journal: Journal) -> str:
+    """What was found out while the disk's files were sent."""
+    return str(journal.get(_NOTE) or "")
+
+
 @contextmanager
-def taken(session: Session, root: Disk) -> Iterator[str]:
-    """A snapshot of a disk (its reference), destroyed when what is done with it fails for any reason but a lost lease:
-    then it is the business of whoever has the lease."""
-    ref = str(session.call("VDI.snapshot", root.ref, {}))
+def taken(session: Session, root: Disk, journal: Journal) -> Iterator[str]:
+    """A snapshot of a disk (its reference), the one of an earlier try if that is still there. Destroyed when what is
+    done with it fails for any reason but a lost lease: then it is the business of whoever has the lease."""
+    ref = held(journal)
+    if not ref or disks.read(session, ref) is None:
+        ref = str(session.call("VDI.snapshot", root.ref, {}))
+        journal.put(_TAKEN, ref)
     try:
         yield ref
     except (XenFailure, TaskTimedOut, PluginFailed, Permanent, Refusal) as error:
@@ -97,12 +113,15 @@ def upload(
     storage = str(session.call("VDI.get_SR", ref))
     with session.exclusively(f"scan/{storage}"):
         session.call("SR.scan", storage)  # only after a scan are the parents right
+    files = chain(session, ref)
+    if found := await_merging(session, storage, files, journal):
+        journal.put(_NOTE, found)
     host, path = images.folder(session, storage, vm.record["resident_on"])
     params = {
         "url": images.file_url(image),
         "headers": dict(headers),
         "sr_path": path,
-        "chain": chain(session, ref),
+        "chain": files,
         **more,
     }
     sent: dict[str, Any] = call_plugin_noted(
