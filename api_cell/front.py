@@ -16,7 +16,7 @@ from api_cell.images import FolderImages
 from api_cell.posting import endpoint
 from api_cell.rows import FlavorRow
 from api_cell.service.api import Api
-from api_cell.settings import Auth, DefaultQuota, Settings
+from api_cell.settings import Auth, DefaultQuota, Keystone, Settings
 from cells.errors import BadInput
 from cells.house import Parts
 from cells.model import Flavor
@@ -43,6 +43,7 @@ class FrontSettings:
     auth: str = "none"
     images: str = ""
     users_file: str = ""
+    keystone: Keystone = field(default_factory=Keystone)
     secret_file: str = ""
     public_url: str = ""
     image_url: str = ""
@@ -129,11 +130,15 @@ def _settings(settings: FrontSettings, parts: Parts) -> Settings:
     users = read_users(_read(settings.users_file, "users_file")) if settings.users_file else ()
     if settings.auth == Auth.HTTP_BASIC and not users:
         raise BadInput("settings: front: auth http_basic needs users_file, with a line name:secret:project each")
+    if settings.auth == Auth.KEYSTONE and not (settings.keystone.url and settings.keystone.password_file):
+        raise BadInput("settings: front: auth keystone needs keystone: url and password_file, of our own user there")
     return Settings(
         cell=parts.identity.name,
         public_url=settings.public_url,
         auth=Auth(settings.auth),
         users=users,
+        keystone=settings.keystone,
+        keystone_password=_password(settings.keystone),
         local_project=settings.local_project,
         image_secret=_read(settings.secret_file, "secret_file").strip().encode() if settings.secret_file else b"",
         build_time=settings.build_time,
@@ -141,6 +146,10 @@ def _settings(settings: FrontSettings, parts: Parts) -> Settings:
         incrementals_per_full=settings.incrementals_per_full,
         quota=settings.quota,
     )
+
+
+def _password(keystone: Keystone) -> str:
+    return _read(keystone.password_file, "keystone: password_file").strip() if keystone.password_file else ""
 
 
 def _read(path: str, what: str) -> str:

@@ -9,10 +9,12 @@ GIB = 2**30
 
 
 class Auth(StrEnum):
-    """NONE: everybody is the one local user, an administrator. HTTP_BASIC: names and passwords from `users`."""
+    """NONE: everybody is the one local user, an administrator. HTTP_BASIC: names and passwords from `users`. KEYSTONE:
+    tokens of the Keystone that `keystone` names."""
 
     NONE = "none"
     HTTP_BASIC = "http_basic"
+    KEYSTONE = "keystone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,24 @@ class User:
     project: str
     secret: str = field(repr=False)
     admin: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keystone:
+    """The Keystone that knows our users, and our own user there, which asks it about their tokens. `remember`: seconds
+    that an answer is good for; a token that is revoked is still taken so long."""
+
+    url: str = ""
+    user: str = "celltree"
+    password_file: str = ""
+    project: str = "service"
+    domain: str = "Default"
+    region: str = ""
+    interface: str = "internal"
+    authorities: str = ""
+    memcached: str = ""
+    remember: int = 60
+    admin_role: str = "admin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +58,16 @@ class DefaultQuota:
 class Settings:
     """`public_url` is how clients reach this API (without /v2.1), for the links in answers; empty: as each request
     was addressed. `local_user` and `local_project` are who everybody is when `auth` is none. `image_secret` signs the
-    tokens of image transfers; it must be the same in all processes of the cell. `incremental_backups`: whether a backup holds
-    only what changed since an earlier one when its wish does not say; `incrementals_per_full` of them at most in a row. Sizes in bytes, times in seconds."""
+    tokens of image transfers; it must be the same in all processes of the cell. `incremental_backups`: whether a
+    backup holds only what changed since an earlier one when its wish does not say; `incrementals_per_full` of them at
+    most in a row. Sizes in bytes, times in seconds."""
 
     cell: CellName
     public_url: str = ""
     auth: Auth = Auth.NONE
     users: tuple[User, ...] = ()
+    keystone: Keystone = Keystone()
+    keystone_password: str = field(default="", repr=False)
     local_user: str = "local"
     local_project: str = "local"
     image_secret: bytes = field(default=b"", repr=False)

@@ -81,7 +81,8 @@ PROJECT = ok(
         }
     )
 )
-OPENAPI = ok(exactly({"openapi": TEXT, **dict.fromkeys(("info", "servers", "paths", "components"), {})}))
+_ANYTHING: Schema = {}
+OPENAPI = ok(exactly({"openapi": TEXT, **dict.fromkeys(("info", "servers", "paths", "components"), _ANYTHING)}))
 IMAGE_VERSIONS = ok(
     exactly({"versions": {"type": "array", "items": exactly({"id": TEXT, "status": TEXT, "links": LINKS})}})
 )

@@ -100,7 +100,7 @@ class Application:
         if not here:
             raise NotFound(f"The resource is not there in microversion 2.{version}; ask for a later one")
         open_ = here[0].rule is Rule.OPEN
-        caller = _NOBODY if open_ else self._caller(req)
+        caller = _NOBODY if open_ else self._gate.caller(req.env)
         query = _query(req)
         body: Any = None
         if any(route.schema is not None for route in here):
@@ -133,10 +133,6 @@ class Application:
         )
         return route.handler(call)
 
-    def _caller(self, req: falcon.Request) -> Caller:
-        # Who asks comes from these two headers only: X-User-Id, X-Project-Id, X-Roles and their like are never read.
-        return self._gate.caller(req.get_header("Authorization") or "", req.get_header("X-Auth-Token") or "")
-
     def _body(self, req: falcon.Request, media: tuple[str, ...]) -> Any:
         _check_media(req, media)
         largest = self.api.settings.largest_body
@@ -159,7 +155,13 @@ class Application:
     @property
     def realm(self) -> str:
         """What a client that is not logged in is told; empty where nobody has to."""
-        return 'Basic realm="celltree"' if self.api.settings.auth is Auth.HTTP_BASIC else ""
+        settings = self.api.settings
+        match settings.auth:
+            case Auth.HTTP_BASIC:
+                return 'Basic realm="celltree"'
+            case Auth.KEYSTONE:
+                return f'Keystone uri="{settings.keystone.url}"'
+        return ""
 
 
 def _input(req: falcon.Request) -> IO[bytes]:
@@ -197,6 +199,8 @@ def _may(route: Route, caller: Caller) -> None:
         return
     if caller.image and route.rule is not Rule.IMAGE:
         raise Forbidden("An image token is good for the data of its image only")
+    if caller.reader and route.method != "GET":
+        raise Forbidden("Policy doesn't allow a reader to change anything; ask for another role in this project")
     if route.rule is Rule.ADMIN and not caller.admin:
         raise Forbidden("Policy doesn't allow this to be performed; ask an administrator")
 

@@ -1,4 +1,5 @@
-"""Who asks: nobody in particular (auth none), a name and password (http_basic), or a leaf with an image token.
+"""Who asks: nobody in particular (auth none), a name and password (http_basic), a token of Keystone's (keystone), or a
+leaf with an image token.
 
 A secret is `scrypt$SALT$HASH` (base64; made by `hash_password`) or a bcrypt hash as `htpasswd -B` writes it. Both are
 slow on purpose, so what was verified once is remembered by a keyed digest that only this process can make.
@@ -11,6 +12,7 @@ import hmac
 import re
 import secrets
 import threading
+from typing import TYPE_CHECKING, Any
 
 import bcrypt
 
@@ -19,6 +21,9 @@ from api_cell.http.signing import ImageTokens
 from api_cell.service.api import Caller
 from api_cell.settings import Auth, Settings, User
 from cells.errors import BadInput
+
+if TYPE_CHECKING:
+    from api_cell.http.keystone import TokenDesk
 
 _REMEMBERED = 10_000
 _SECRET = re.compile(r"scrypt\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]+=*|\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
@@ -73,17 +78,22 @@ class Gate:
         self._key = secrets.token_bytes(32)
         self._verified: dict[bytes, str] = {}
         self._lock = threading.Lock()
+        self._desk = _desk(settings) if settings.auth is Auth.KEYSTONE else None
         # An unknown name takes as long as a known one.
         used = settings.auth is Auth.HTTP_BASIC
         self._decoy = hash_password(secrets.token_hex(16), secrets.token_bytes(16)) if used else ""
 
-    def caller(self, authorization: str, token: str) -> Caller:
-        """Who asks; Unauthorized when that is nobody."""
+    def caller(self, environment: dict[str, Any]) -> Caller:
+        """Who sent a request with this WSGI environment; Unauthorized when that is nobody. Two headers are looked at,
+        and none of those in which a client might say who it is."""
+        authorization, token = (environment.get(name, "") for name in ("HTTP_AUTHORIZATION", "HTTP_X_AUTH_TOKEN"))
         claim = self._tokens.claim(token) if token else None
         if claim is not None:
             return Caller(user="image", project="", image=claim[0], purpose=claim[1])
         if self._settings.auth is Auth.NONE:
             return Caller(user=self._settings.local_user, project=self._settings.local_project, admin=True)
+        if self._desk is not None:
+            return self._desk.caller(environment)
         name, password = _basic(authorization)
         user = self._user(name, password)
         return Caller(user=user.name, project=user.project, admin=user.admin)
@@ -101,6 +111,12 @@ class Gate:
                 self._verified.clear()
             self._verified[seal] = name
         return user
+
+
+def _desk(settings: Settings) -> "TokenDesk":
+    from api_cell.http.keystone import TokenDesk  # Only here: it brings much along.
+
+    return TokenDesk(settings.keystone, settings.keystone_password)
 
 
 def _basic(authorization: str) -> tuple[str, str]:

@@ -17,11 +17,13 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks. `image` and `purpose` are set when the caller is a leaf that moves the bytes of one image."""
+    """Who asks. `reader`: may look and change nothing. `image` and `purpose` are set when the caller is a leaf that
+    moves the bytes of one image."""
 
     user: str
     project: str
     admin: bool = False
+    reader: bool = False
     image: str = ""
     purpose: str = ""
 

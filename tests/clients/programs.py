@@ -13,15 +13,22 @@ _SCRIPTS = Path(sys.executable).parent
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """Where the front door is and how to log in."""
+    """Where the front door is and how to log in: with nothing, a password, or at this Keystone, in whose catalog the
+    front door is."""
 
     port: int
     user: str = ""
     password: str = ""
+    keystone: str = ""
+    project: str = ""
 
     def environment(self) -> dict[str, str]:
         base = f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+        if self.keystone:
+            domains = {"OS_USER_DOMAIN_ID": "default", "OS_PROJECT_DOMAIN_ID": "default"}
+            login = {"OS_USERNAME": self.user, "OS_PASSWORD": self.password, "OS_PROJECT_NAME": self.project}
+            return {**kept, "OS_AUTH_URL": self.keystone, "OS_IDENTITY_API_VERSION": "3", **login, **domains}
         told = {
             "OS_AUTH_TYPE": "none",
             "OS_ENDPOINT": f"{base}/v2.1",

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from cells.store.sql import SqlStore
 from tests.support.requests import ask
 
 
-def a_config(folder: Path, role: str = "api") -> Path:
+def a_config(folder: Path, role: str = "api", **front: Any) -> Path:
     root = RootKey(os.urandom(32))
     seed, public = new_key(os.urandom)
     certificate = root.certify("east", os.urandom(16), role, public, 1)
@@ -28,7 +29,7 @@ def a_config(folder: Path, role: str = "api") -> Path:
         "key": "key",
         "certificate": "certificate",
         "root": "root",
-        "settings": {"front": {"images": str(folder / "images"), "image_url": "http://127.0.0.1:9/image"}},
+        "settings": {"front": {"images": str(folder / "images"), "image_url": "http://127.0.0.1:9/image", **front}},
     }
     path = folder / "east.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -54,3 +55,22 @@ def test_a_configuration_that_cannot_serve_rest_is_refused_with_the_remedy(tmp_p
         application({})
     with pytest.raises(BadInput, match="only an API cell"):
         application({CONFIG: str(a_config(tmp_path, "compute"))})
+
+
+@pytest.mark.parametrize(
+    ("front", "words"),
+    [
+        ({"auth": "http_basic"}, "needs users_file"),
+        ({"auth": "http_basic", "users_file": "/no/such"}, "users_file /no/such cannot be read"),
+        ({"auth": "keystone"}, "needs keystone: url and password_file"),
+        ({"auth": "keystone", "keystone": {"url": "http://k", "password_file": "/no/such"}}, "cannot be read"),
+        ({"auth": "keystone", "keystone": {"uri": "http://k"}}, "uri"),
+        ({"auth": "kerberos"}, "use one of none, http_basic, keystone"),
+    ],
+)
+def test_logins_that_are_not_configured_whole_are_refused_by_name(
+    tmp_path: Path, front: dict[str, Any], words: str
+) -> None:
+    SqlStore(f"sqlite:///{tmp_path}/east.db", ApiRole.rows).close()
+    with pytest.raises(BadInput, match=words):
+        application({CONFIG: str(a_config(tmp_path, **front))})
