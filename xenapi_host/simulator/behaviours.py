@@ -22,6 +22,7 @@ MODULES = (
     "vm_fields",
     "vm_copies",
     "vm_migration",
+    "measures",
     "sundry",
 )
 

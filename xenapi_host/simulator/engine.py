@@ -25,6 +25,7 @@ from xenapi_host.simulator.storage import MemoryStorage, Storage
 if TYPE_CHECKING:
     from xenapi_host.simulator.dom0 import Dom0
     from xenapi_host.simulator.event import Registration
+    from xenapi_host.simulator.measures import Meter
 
 Value = Any
 TASK_KEPT_SECONDS = 65 * 60
@@ -83,6 +84,7 @@ class Engine:
         self.busy: set[tuple[str, str]] = set()
         self.registrations: dict[str, Registration] = {}  # session ref -> what event.next tells it
         self.url = "http://127.0.0.1"
+        self.meter: Meter | None = None  # what has been measured so far, in the full simulator
         self.urls: dict[str, str] = {}  # host ref -> where it answers, in the full simulator
         self.after_call: Callable[[], None] = lambda: None
         self.waiting = 0

@@ -13,6 +13,7 @@ from xenapi_host.simulator.dom0 import Dom0
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.guests import Guests
 from xenapi_host.simulator.journal import Journal
+from xenapi_host.simulator.measures import Meter
 from xenapi_host.simulator.server import PoolServer
 from xenapi_host.simulator.sr import mark_plugged
 from xenapi_host.simulator.vhd_storage import VhdStorage
@@ -82,6 +83,7 @@ class FullPool:
         self.server.serve_socket(socket)
         self.control = ControlSocket(control, self.engine) if control is not None else None
         self.agents = Guests(self.engine)
+        self.meter = self.engine.meter = Meter(self.engine)
 
     @property
     def url(self) -> str:
@@ -94,6 +96,7 @@ class FullPool:
     def start(self) -> str:
         self.server.start()
         self.agents.start()
+        self.meter.start()
         if self.control is not None:
             self.control.start()
         return self.url
@@ -108,6 +111,7 @@ class FullPool:
             dom0.stop()
         self.workers.join()
         self.agents.stop()
+        self.meter.stop()
         with self.engine.lock:
             self.journal.save()
             self.journal.close()

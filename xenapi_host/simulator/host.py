@@ -155,12 +155,6 @@ def not_implemented(call: Call, *params: Any) -> str:
     raise Failure("NOT_IMPLEMENTED", names.get(call.method, call.method))
 
 
-@method("host.get_data_sources")
-def get_data_sources(call: Call, ref: str) -> list[Any]:
-    call.row("host", ref)
-    return []
-
-
 @method("host.dmesg")
 def dmesg(call: Call, ref: str) -> str:
     call.row("host", ref)

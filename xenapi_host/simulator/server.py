@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xenapi_host.simulator import peers, raw_vdi, vm_export, vm_import, vm_receiving, wire_json, wire_xml
+from xenapi_host.simulator import peers, raw_vdi, rrd_pages, vm_export, vm_import, vm_receiving, wire_json, wire_xml
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Dropped, Failure, internal
 from xenapi_host.simulator.http_wire import (
@@ -53,12 +53,20 @@ REALMS = {
     ("PUT", "/import_raw_vdi"): "put_import_raw_vdi",
 }
 
-_ANSWERS: dict[str, Callable[[Engine, Request], Response]] = {
+_ANSWERS: dict[str, Callable[[Engine, Request], Response]] = {  # whichever host is asked
     "/export": vm_export.answer,
     "/export_metadata": vm_export.answer,
     "/import": vm_import.answer,
     "/import_metadata": vm_import.answer,
     peers.PATH: vm_receiving.answer,
+}
+_ANSWERS_AT: dict[str, Callable[[Engine, Request, str | None], Response]] = {  # what the host asked has, or sees
+    "/export_raw_vdi": raw_vdi.answer,
+    "/import_raw_vdi": raw_vdi.answer,
+    "/rrd_updates": rrd_pages.answer,
+    "/host_rrd": rrd_pages.answer,
+    "/vm_rrd": rrd_pages.answer,
+    "/sr_rrd": rrd_pages.answer,
 }
 
 
@@ -146,8 +154,8 @@ class Face:
             return trouble(f'Failure("Unknown authorization header: {error}")')
         if session is None:
             return unauthorised(realm)
-        if request.path.endswith("_raw_vdi"):
-            return raw_vdi.answer(self.engine, request, self.host)
+        if request.path in _ANSWERS_AT:
+            return _ANSWERS_AT[request.path](self.engine, request, self.host)
         if request.path in _ANSWERS:
             return _ANSWERS[request.path](self.engine, request)
         if request.path == "/console":

@@ -302,19 +302,6 @@ def get_boot_record(call: Call, ref: str) -> dict[str, Any]:
         return record(call.engine, vm)
 
 
-@method("VM.get_data_sources")
-def get_data_sources(call: Call, ref: str) -> list[Any]:
-    refuse(call.row("VM", ref), "data_source_op")
-    return []
-
-
-@method("VM.query_data_source", "VM.record_data_source", "VM.forget_data_source_archives")
-def query_data_source(call: Call, ref: str, name: str) -> float:
-    """No guest runs, so nothing is measured: a source that is not there, as an idle XAPI says."""
-    refuse(call.row("VM", ref), "data_source_op")
-    raise Failure("INTERNAL_ERROR", "Idl.MarshalError(\"Expected float, got 'N'\")")
-
-
 @method("VM.send_sysrq", "VM.send_trigger")
 def send_key(call: Call, ref: str, key: str) -> str:
     name = call.method.removeprefix("VM.")
