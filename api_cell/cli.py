@@ -5,17 +5,18 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from api_cell.restored import put_back
 from api_cell.role import ApiSettings
 from api_cell.rows import FlavorRow
 from cells import codec
 from cells.cli import drawing
-from cells.cli.command import Command, Lister, Rows, add_cell, ago, clock_time, configs_of, console
+from cells.cli.command import Command, Lister, Rows, add_cell, ago, clock_time, config_of, configs_of, console
 from cells.cli.shapes import DRAWN, add_format, printed
 from cells.cli.story import lines_of
 from cells.config import CellConfig, fill, identity
 from cells.errors import BadInput, Temporary
 from cells.house import system_clock
-from cells.model import BuildSpec, Flavor, ImageRef
+from cells.model import BuildSpec, Flavor, Generation, ImageRef
 from cells.names import SECOND, CellName
 from cells.registering import open_store
 from cells.rows import StoryRow
@@ -194,6 +195,21 @@ class Explain(Lister):
             )
         header = ("At", "Leaf", "Verdict", "Reason", "Would fit", "Reserved", "Room", "Freshness", "Offset", "Score")
         return header, rows
+
+
+class ApiRebuild(Command):
+    """Say that an API cell's database was put back to a backup, before its daemons and front doors start again. What
+    was being placed then is asked for at every leaf; servers asked for since come back as their leaves report them."""
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        add_cell(parser, "the API cell")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        config = _api_cells([config_of(parsed_args)])[0]
+        with open_store(config, whole=True) as store, store.unit() as unit:
+            decision = put_back(unit, Generation(), system_clock())
+            unit.save(*decision.save)
+        self.say(f"{config.cell}: {'; '.join(decision.notes)}; start its daemons now")
 
 
 def _verdicts(line: StoryRow) -> list[tuple[Any, ...]]:

@@ -1,14 +1,14 @@
 """The front door without HTTP, for simulations: the same service functions that REST calls, over images in memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from api_cell.front import seed_flavors
+from api_cell.front import FIRST_FLAVORS, seed_flavors
 from api_cell.images import Image, ref_to
 from api_cell.restored import put_back
-from api_cell.rows import Phase, ServerRow
-from api_cell.service import actions, servers
+from api_cell.rows import FlavorRow, Phase, ServerRow
+from api_cell.service import actions, quota, servers
 from api_cell.service.actions import Asking
 from api_cell.service.api import Api, Caller
 from api_cell.settings import Settings
@@ -79,7 +79,7 @@ class Desk:
         return servers.create(self.api, caller, new, request, once=f"{project}/{request}")[0].id
 
     def act(self, project: str, server: bytes, action: str, argument: str, request: str) -> None:
-        """start, stop, reboot, hard_reboot, snapshot, resize (argument: a flavor), confirm, revert or delete."""
+        """start, stop, reboot, hard_reboot, snapshot, resize (argument: a flavor), confirm, revert, move or delete."""
         asking = Asking(caller=Caller(user="tenant", project=project), server=server, request=request)
         doing: dict[str, Callable[[], object]] = {
             "start": lambda: actions.start(self.api, asking),
@@ -90,11 +90,30 @@ class Desk:
             "resize": lambda: actions.resize(self.api, asking, argument),
             "confirm": lambda: actions.confirm_resize(self.api, asking),
             "revert": lambda: actions.revert_resize(self.api, asking),
+            "move": lambda: actions.live_migrate(self.api, asking, "", None),
             "delete": lambda: actions.delete(self.api, asking),
         }
         if action not in doing:
             raise BadInput(f"no such action: {action!r}; there are: {', '.join(doing)}")
         doing[action]()
+
+    def limit(self, projects: Iterable[str], servers: int | None) -> None:
+        """What each of these projects may have from now on; None: what everybody may have."""
+        for project in projects:
+            if servers is None:
+                quota.forget(self.api, project)
+            else:
+                quota.change(self.api, project, servers=servers)
+
+    def change_flavor(self, flavor: str, times: int) -> None:
+        """The flavor is made anew, with so many times the memory that it has at first."""
+
+        def act(unit: Unit) -> None:
+            first = next(each for each in FIRST_FLAVORS if each.id == flavor)
+            changed = replace(first, ram_mib=first.ram_mib * times)
+            unit.save(FlavorRow(id=flavor, name=first.name, flavor=changed))
+
+        self.api.change(act)
 
     def status(self, server: bytes) -> str:
         """The status a tenant sees; empty when the server is gone."""

@@ -10,8 +10,12 @@ from pathlib import Path
 from cells.cli.command import Command, Lister, Rows, add_cell, ago, config_of, configs_of
 from cells.config import CellConfig, identity
 from cells.errors import BadInput, CelltreeError, Permanent, Temporary
+from cells.house import system_clock
+from cells.model import Generation
 from cells.registering import open_store
+from cells.rows import EdgeRow
 from compute_cell.registering import register_pool
+from compute_cell.restored import put_back
 from compute_cell.rows import HostRow, HostState, PoolRow
 from xenapi_host.session import Access, connect
 
@@ -153,6 +157,23 @@ class HostEnable(_OneHost):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         self.change(parsed_args, HostState.ENABLED)
+
+
+class HostReread(Command):
+    """Say that a leaf's database was put back to a backup, before its daemons start again: every server is looked for
+    on the hosts. Without this word the leaf hears it from its parents, a tick after it has started."""
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        add_cell(parser, "the leaf")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        config = _leaf(config_of(parsed_args))
+        with open_store(config, whole=True) as store, store.unit() as unit:
+            edges = unit.all(EdgeRow)
+            owners = {name for edge in edges for name, _, is_api in edge.above if is_api}
+            decision = put_back(unit, Generation(), owners, system_clock())
+            unit.save(*decision.save)
+        self.say(f"{config.cell}: {'; '.join(decision.notes)}; start its daemons now")
 
 
 class HostConfirmDead(_OneHost):

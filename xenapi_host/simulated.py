@@ -16,6 +16,7 @@ from xenapi_host.light_images import give_images
 from xenapi_host.session import Door, InProcess, Session
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.light import LightPool, LightSession
+from xenapi_host.simulator.mishaps import kill_host, return_host
 from xenapi_host.simulator.worlds import HostShape
 
 Around = Callable[[str], AbstractContextManager[None]]
@@ -75,6 +76,31 @@ class SimulatedPool:
         that are `blind` the answer is an empty list."""
         face = _Watched(inner=self._pool.login(), around=around, blind=blind)
         return TurnSession(InProcess(face=face), clock=self._clock, sleep=sleep)
+
+    def kill(self, number: int) -> str:
+        """The host of this number dies: its uuid. Empty where it is the pool's master, which is spared, or dead."""
+        engine = self._pool.engine
+        refs = engine.db.refs("host")
+        ref = refs[number % len(refs)]
+        if ref == engine.pool["master"] or ref in engine.down:
+            return ""
+        kill_host(engine, ref)
+        return str(engine.db.get("host", ref)["uuid"])
+
+    def bring_back(self, uuid: str) -> None:
+        """The host is there again, with its VMs halted."""
+        engine = self._pool.engine
+        for ref in sorted(engine.down):
+            if engine.db.get("host", ref)["uuid"] == uuid:
+                return_host(engine, ref)
+
+    def bring_all_back(self) -> tuple[str, ...]:
+        """Every host that is dead: their uuids."""
+        engine = self._pool.engine
+        dead = tuple(str(engine.db.get("host", ref)["uuid"]) for ref in sorted(engine.down))
+        for uuid in dead:
+            self.bring_back(uuid)
+        return dead
 
     @staticmethod
     def unreachable() -> Exception:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cells.model import CellState
-from cells.simulation.plan import Fault, Mishap
+from cells.simulation.plan import PROJECTS, Fault, Mishap
 
 if TYPE_CHECKING:
     from cells.simulation.world import World
@@ -119,6 +119,41 @@ def _restored_row(world: World, mishap: Mishap) -> None:
     world.later(max(4.0, mishap.lasts), restore)
 
 
+def _host_crash(world: World, mishap: Mishap) -> None:
+    """Half of them are confirmed dead by somebody who has looked, and enabled again when they are back."""
+    place = world.places[mishap.cell]
+    host = place.pool.kill(mishap.nth)
+    if not host:
+        return
+    is_dead = mishap.rate > 0.5
+    if is_dead:
+        world.later(min(6.0, mishap.lasts / 2), partial(place.ground.confirm_dead, host, True))
+
+    def back() -> None:
+        place.pool.bring_back(host)
+        place.ground.confirm_dead(host, False)
+
+    world.later(mishap.lasts, back)
+
+
+def _skew(world: World, mishap: Mishap) -> None:
+    place = world.places[mishap.cell]
+    place.skew = mishap.rate
+    world.later(mishap.lasts, partial(setattr, place, "skew", 0.0))
+
+
+def _quota(world: World, mishap: Mishap) -> None:
+    desk = world.places[mishap.cell].desk
+    desk.limit(PROJECTS, mishap.nth)
+    world.later(mishap.lasts, partial(desk.limit, PROJECTS, None))
+
+
+def _flavor(world: World, mishap: Mishap) -> None:
+    desk = world.places[mishap.cell].desk
+    desk.change_flavor(str(mishap.nth), 2)
+    world.later(mishap.lasts, partial(desk.change_flavor, str(mishap.nth), 1))
+
+
 def _restored(world: World, mishap: Mishap) -> None:
     """The database as it is now comes back later, when a while of the cell's life has been lost. Nobody restores one
     under running daemons; an administrator says so to an API cell's, a leaf hears it from its parents."""
@@ -145,5 +180,9 @@ HAPPEN: dict[Fault, Happen] = {
     Fault.EDGE_ADDED: _edge_added,
     Fault.EDGE_REMOVED: _edge_removed,
     Fault.RESTORED_ROW: _restored_row,
+    Fault.HOST_CRASH: _host_crash,
+    Fault.SKEW: _skew,
+    Fault.QUOTA: _quota,
+    Fault.FLAVOR: _flavor,
     Fault.RESTORED: _restored,
 }

@@ -31,6 +31,10 @@ class Fault(StrEnum):
     EDGE_ADDED = "edge added"
     EDGE_REMOVED = "edge removed"
     RESTORED_ROW = "restored row"  # one server in an owner's database is put back to what it was
+    HOST_CRASH = "host crash"  # a host dies, returns; in between an administrator may confirm that it is dead
+    SKEW = "skew"  # a cell's clock is wrong, and right again
+    QUOTA = "quota"  # the tenants of an API cell may have a few servers only
+    FLAVOR = "flavor"  # a flavor is another one, and then again what it was
     RESTORED = "restored"  # a cell's whole database is put back to a backup
 
 
@@ -73,7 +77,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A whole run. `shape`: the parents of each cell, above before below. `seconds`: when everything heals."""
+    """A whole run. `shape`: the parents of each cell, above before below. `seconds`: when everything heals. `doubled`:
+    cells with two daemons all the time; `evacuating`: leaves that bring up the servers of a dead host elsewhere."""
 
     seed: int
     seconds: float
@@ -82,6 +87,8 @@ class Plan:
     shared: frozenset[CellName]
     mishaps: tuple[Mishap, ...]
     asks: tuple[Ask, ...]
+    doubled: frozenset[CellName] = frozenset()
+    evacuating: frozenset[CellName] = frozenset()
 
     @property
     def apis(self) -> tuple[CellName, ...]:
@@ -97,10 +104,13 @@ PROJECTS = ("blue", "green")
 FLAVORS = ("1", "2", "2", "3")
 # What is usually asked of a server in this status; now and then a tenant asks for something else.
 LIFE: Mapping[str, tuple[str, ...]] = {
-    "ACTIVE": ("resize", "resize", "resize", "snapshot", "snapshot", "stop", "stop", "reboot", "hard_reboot", "delete"),
+    "ACTIVE": (
+        *("resize", "resize", "resize", "snapshot", "snapshot", "stop", "stop"),
+        *("reboot", "hard_reboot", "move", "move", "delete"),
+    ),
     "SHUTOFF": ("start", "start", "start", "resize", "snapshot", "delete"),
     "VERIFY_RESIZE": ("confirm", "confirm", "revert", "revert", "delete"),
-    "": ("stop", "start", "reboot", "hard_reboot", "snapshot", "resize", "confirm", "revert", "delete"),
+    "": ("stop", "start", "reboot", "hard_reboot", "snapshot", "resize", "confirm", "revert", "move", "delete"),
 }
 
 
@@ -124,6 +134,8 @@ def draw(seed: int, minutes: float = 1.5) -> Plan:
         shared=frozenset(leaf for leaf in hosts if chance.random() < 0.3),
         mishaps=_mishaps(chance, shape, hosts, seconds),
         asks=_asks(chance, apis, seconds),
+        doubled=frozenset(cell for cell in shape if chance.random() < 0.25),
+        evacuating=frozenset(leaf for leaf in hosts if chance.random() < 0.5),
     )
 
 
@@ -177,6 +189,16 @@ def _mishaps(
             case Fault.EDGE_ADDED | Fault.EDGE_REMOVED:
                 parent, child = chance.choice(edges) if fault is Fault.EDGE_REMOVED else _new_edge(chance, cells, shape)
                 return Mishap(fault=fault, at=at, cell=parent, other=child)
+            case Fault.HOST_CRASH:
+                leaf = chance.choice(leaves)
+                dead = round(chance.random(), 3)
+                return Mishap(fault=fault, at=at, lasts=lasts, cell=leaf, nth=chance.randrange(hosts[leaf]), rate=dead)
+            case Fault.SKEW:
+                seconds_off = chance.choice((0.5, 2.0, 4.0, 20.0)) * chance.choice((-1, 1))
+                return Mishap(fault=fault, at=at, lasts=lasts * 2, cell=chance.choice(cells), rate=seconds_off)
+            case Fault.QUOTA | Fault.FLAVOR:
+                api = chance.choice([cell for cell in cells if not shape[cell]])
+                return Mishap(fault=fault, at=at, lasts=lasts * 2, cell=api, nth=chance.randint(1, 3))
             case Fault.RESTORED:
                 return Mishap(fault=fault, at=at, lasts=round(min(5.0 + lasts, end - at), 3), cell=chance.choice(cells))
             case Fault.RESTORED_ROW:
@@ -192,6 +214,8 @@ def _mishaps(
 
 
 _WEIGHT: dict[Fault, float] = {
+    Fault.QUOTA: 0.5,
+    Fault.FLAVOR: 0.5,
     Fault.CRASH: 3.0,
     Fault.CRASH_AT_STEP: 5.0,
     Fault.LOSS: 1.5,

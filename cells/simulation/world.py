@@ -64,18 +64,21 @@ class Trap:
 
 @dataclass(slots=True, kw_only=True)
 class Place:
-    """A cell as it outlives its daemons. `host_fault`, `database_fault`: how likely a call or a unit fails."""
+    """A cell as it outlives its daemons. `host_fault`, `database_fault`: how likely a call or a unit fails. `skew`: by
+    how many seconds its clock is wrong."""
 
     name: CellName
     config: CellConfig
     store: SimulatedStore
     outside: DictStore
     pool: Any = None
+    ground: Any = None
     desk: Any = None
     traps: list[Trap] = field(default_factory=list)
     decided: list[tuple[Received, Decision]] = field(default_factory=list)
     host_fault: float = 0.0
     database_fault: float = 0.0
+    skew: float = 0.0
     slow: bool = False
     hosts_down: bool = False
 
@@ -132,6 +135,7 @@ class World:
         self.edges = {(parent, child) for child, parents in plan.shape.items() for parent in parents}
         self.servers: dict[int, tuple[Ask, bytes]] = {}
         self.audits: dict[CellName, Audit] = {}
+        self.changed_edges: set[tuple[CellName, CellName]] = set()
         self.backups: dict[CellName, tuple[dict[str, dict[Any, Any]], Known]] = {}
         self._make()
 
@@ -183,6 +187,10 @@ class World:
     def clock(self) -> Instant:
         return START + int(self.time * SECOND)
 
+    def clock_of(self, place: Place) -> Instant:
+        """What time a cell takes it to be."""
+        return self.clock() + int(place.skew * SECOND)
+
     def at(self, time: float, act: Callable[[], None]) -> None:
         self._order += 1
         heapq.heappush(self._heap, (max(time, self.time), self._order, act))
@@ -202,7 +210,8 @@ class World:
         root = RootKey(self._bytes.randbytes(32))
         for name, above in self.plan.shape.items():
             self.places[name] = self._place(name, root, "compute" if above else "api")
-            self.open(name)
+            for daemon in self.daemons_of(name):
+                self.open(daemon)
         for parent, child in sorted(self.edges):
             self.save_edge(parent, child)
 
@@ -212,6 +221,7 @@ class World:
         settings: dict[str, Any] = {"mute_after": 15.0}
         if role == "compute":
             settings |= {"measure_every": 20.0, "digest_every": 10.0, "clean_seconds": 0.0}
+            settings["when_host_dies"] = "evacuate" if name in self.plan.evacuating else "ask"
         else:
             settings |= {"attempt_time": 8, "command_time": 30}
         url = f"dict://{id(self)}-{name}"
@@ -239,10 +249,15 @@ class World:
             number = int.from_bytes(hashlib.blake2b(f"{self.plan.seed} {name}".encode(), digest_size=4).digest(), "big")
             shared = name in self.plan.shared
             place.pool = part("light_pool")(name, self.plan.hosts[name], number, lambda: self.clock() / SECOND, shared)
+            place.ground = part("hosts")(place.outside)
         if role == "api":
             poke = partial(self.poke, name)
             place.desk = part("desk")(name, place.outside, self.clock, self.house.new_id, poke)
         return place
+
+    def daemons_of(self, cell: CellName) -> tuple[str, ...]:
+        """Those that run as long as nothing happens to them."""
+        return (cell, f"{cell}/b") if cell in self.plan.doubled else (cell,)
 
     def open(self, name: str) -> Daemon:
         """Start a daemon (CELL or CELL/DAEMON) over its cell's store."""
@@ -257,7 +272,9 @@ class World:
             faces[cell_name] = lambda: place.pool.session(around, crew.sleep, self.build.blind)
         steps, place.store.step = place.store.step, lambda _: None
         fails, place.store.fails = place.store.fails, lambda: ""
+        self.house.clock = partial(self.clock_of, place)
         cell = self.house.open(config, store=place.store, faces=faces)
+        self.house.clock = self.clock
         place.store.step, place.store.fails = steps, fails
         cell.node.deciding.trace = partial(self._decided, place)
         if place.pool is not None and not daemon and self.time == 0:
@@ -285,7 +302,7 @@ class World:
         self.note(f"crash {name}")
         self.counts["crashes"] += 1
         self.house.kill(name)
-        if back_after is not None and "/" not in name:
+        if back_after is not None and name in self.daemons_of(name.partition("/")[0]):
             self.later(back_after, partial(self.back, name))
 
     def back(self, name: str) -> None:
@@ -306,10 +323,26 @@ class World:
         place = self.places[cell]
         place.store.database.put_back(tables)
         self.memory.put_back(cell, known)
+        self._register_again(cell)
         self.note(f"put back {cell}")
         if place.desk is not None:
             place.desk.rebuild()
-        self.later(self.chance.uniform(0.2, 3.0), partial(self.back, cell))
+        for name in self.daemons_of(cell):
+            self.later(self.chance.uniform(0.2, 3.0), partial(self.back, name))
+
+    def _register_again(self, cell: CellName) -> None:
+        """Edges that were made or taken away since the backup are an administrator's to make, or take away, again."""
+        with self.places[cell].outside.unit(lock=False) as unit:
+            there = {row.neighbour for row in unit.find(EdgeRow)}
+        wanted = {
+            (parent if child == cell else child): (parent, child)
+            for parent, child in self.edges
+            if cell in (parent, child)
+        }
+        for neighbour in sorted(wanted.keys() - there):
+            self.save_edge(*wanted[neighbour])
+        with self.places[cell].outside.unit() as unit:
+            unit.save(*(Remove(row=EdgeRow, key=(name,)) for name in sorted(there - wanted.keys())))
 
     def doom(self, name: str) -> None:
         """Crash it when this event is over."""
@@ -324,6 +357,12 @@ class World:
                 uuid = self.identity(other.name).says.uuid
                 save_edge(unit, who, uuid, other.name, is_parent, other.config.broker, self._bytes.randbytes)
         self.edges.add((parent, child))
+        self._changed(parent, child)
+
+    def _changed(self, one: CellName, other: CellName) -> None:
+        """What is on its way over an edge that is taken away is a stranger's when it comes."""
+        if self.time:
+            self.changed_edges |= {(one, other), (other, one)}
 
     def remove_edge(self, parent: CellName, child: CellName) -> None:
         """Take an edge away at both ends."""
@@ -331,6 +370,7 @@ class World:
             with self.places[one].outside.unit() as unit:
                 unit.save(Remove(row=EdgeRow, key=(other,)))
         self.edges.discard((parent, child))
+        self._changed(parent, child)
 
     def identity(self, name: CellName) -> Identity:
         return identity(self.places[name].config)
@@ -410,19 +450,23 @@ class World:
             place.traps.clear()
             place.host_fault = place.database_fault = 0.0
             place.slow = place.hosts_down = False
+            place.skew = 0.0
             exchange = self.network.exchange(place.name)
             if not exchange.running:
                 exchange.start()
             if place.pool is not None:
                 self.set_state(place.name, CellState.ENABLED)
+                for host in place.pool.bring_all_back():
+                    place.ground.confirm_dead(host, False)
         for name, daemon in list(self.daemons.items()):
-            if "/" in name:
+            if name not in self.daemons_of(name.partition("/")[0]):
                 self.crash(name, None)
             elif daemon.frozen:
                 self.thaw(name)
-        for name in self.places:
-            self.back(name)
-            self.wake(name)
+        for cell in self.places:
+            for name in self.daemons_of(cell):
+                self.back(name)
+            self.wake(cell)
 
     def set_state(self, cell: CellName, state: CellState) -> None:
         with self.places[cell].outside.unit() as unit:
@@ -506,7 +550,7 @@ class World:
                 self.note(
                     f"{place.name} {record.kind.name} {id_text(record.server)[-12:]} from {record.origin} {notes}"
                 )
-            breach = self.memory.decided(place.name, received, decision, self.clock())
+            breach = self.memory.decided(place.name, received, decision, self.clock_of(place))
             if breach is not None and self._breach is None:
                 self._breach = breach
         place.decided.clear()
@@ -568,7 +612,7 @@ class World:
         parked = {}
         for name, place in self.places.items():
             with place.outside.unit(lock=False) as unit:
-                rows = unit.find(ParkedRow)
+                rows = [row for row in unit.find(ParkedRow) if (row.neighbour, name) not in self.changed_edges]
             if rows:
                 parked[name] = tuple(f"{row.kind} {id_text(row.server)}: {row.reason}" for row in rows)
         return parked
