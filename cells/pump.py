@@ -176,10 +176,12 @@ class Pump:
     def turn(self, now: Instant) -> PumpEvents:
         """Take outcomes, flush what may leave, give up what waited too long."""
         for name, edge in list(self._edges.items()):
-            self._outcomes(name, edge, now)
+            if edge.on_the_way:
+                self._outcomes(name, edge, now)
         for name, edge in list(self._edges.items()):
-            self._flush(name, edge, now)
-            self._give_up(name, edge, now)
+            if edge.own_bytes or edge.passing:
+                self._flush(name, edge, now)
+                self._give_up(name, edge, now)
         events = PumpEvents(retry=tuple(self._retry), dropped=tuple(self._dropped), settled=tuple(self._settled))
         self._retry, self._dropped, self._settled = [], [], []
         return events

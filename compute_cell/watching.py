@@ -25,6 +25,7 @@ SHOWN: Mapping[PowerState, VmState] = {
     PowerState.SUSPENDED: VmState.SUSPENDED,
 }
 _WATCHED = (*SHOWN.values(), VmState.ERROR)
+_WATCHED_RESIZED = (VmState.RESIZED, VmState.ERROR)
 
 
 @dataclass(slots=True)
@@ -80,13 +81,14 @@ def _is_watched(row: InstanceRow, pool: str) -> bool:
         pool in pools
         and row.phase is Phase.GRANTED
         and bool(row.state.launched_at)
-        and row.before is None
         and not row.stale
-        and row.state.vm_state in _WATCHED
+        and row.state.vm_state in (_WATCHED if row.before is None else _WATCHED_RESIZED)
     )
 
 
 def _settle_one(here: Here, view: View, row: InstanceRow, seen: SeenServer | None, now: Instant) -> Decision:
+    if row.before is not None:
+        return _resized(here, view, row, seen, now)
     if seen is None:
         return _vanished(here, view, row, now)
     if row.state.vm_state is VmState.ERROR and not _is_ours_to_mend(row):
@@ -107,6 +109,19 @@ def _settle_one(here: Here, view: View, row: InstanceRow, seen: SeenServer | Non
         vm_state=vm_state,
         power_state=seen.power_state,
         fault=None if mended else row.state.fault,
+    )
+
+
+def _resized(here: Here, view: View, row: InstanceRow, seen: SeenServer | None, now: Instant) -> Decision:
+    """A server that waits for the resize to be confirmed or reverted stays so; its new copy's power is followed."""
+    host = view.get(HostRow, row.host)
+    is_dead = host is None or host.state is HostState.DEAD
+    if seen is None or is_dead or (row.state.vm_state is VmState.ERROR and not _is_ours_to_mend(row)):
+        return NOTHING
+    if row.state.vm_state is VmState.RESIZED and seen.power_state is row.state.power_state:
+        return NOTHING
+    return Decision(notes=(f"seen: is {seen.power_state.value.lower()}",)) + here.changed(
+        row, now, vm_state=VmState.RESIZED, power_state=seen.power_state, fault=None
     )
 
 
