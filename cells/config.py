@@ -4,7 +4,7 @@ cell: dfw-1                  # the name its certificate gives
 role: compute                # an entry point of the group celltree.roles
 database: mysql+pymysql://dfw-1:secret@127.0.0.1:3306/dfw_1
 broker: amqp://dfw-1:secret@127.0.0.1:5672/dfw-1
-key: dfw-1.key               # 32 bytes in hexadecimal; paths are relative to this file
+key: dfw-1.key               # 32 bytes in hexadecimal, then those it replaced; paths are relative to this file
 certificate: dfw-1.certificate
 root: root.public
 tick: 10
@@ -84,13 +84,19 @@ def load(path: Path) -> CellConfig:
 
 def identity(config: CellConfig) -> Identity:
     """The cell's identity; BadInput when key, certificate, root or name do not fit together."""
-    found = Identity(bytes.fromhex(config.key), bytes.fromhex(config.certificate), Trust(bytes.fromhex(config.root)))
+    seed, *former = keys(config)
+    found = Identity(seed, bytes.fromhex(config.certificate), Trust(bytes.fromhex(config.root)), former)
     if (found.name, found.says.role) != (config.cell, config.role):
         raise BadInput(
             f"the certificate is of {found.says.role} cell {found.name!r}, the configuration of {config.role} cell "
             f"{config.cell!r}; use the certificate that `celltree cell register` made for it"
         )
     return found
+
+
+def keys(config: CellConfig) -> tuple[bytes, ...]:
+    """The private keys in a cell's key file, a line each: the one it signs with, then those it had before."""
+    return tuple(bytes.fromhex(line) for line in config.key.split())
 
 
 def fill(shape: type[S], raw: Mapping[str, Any], where: str) -> S:

@@ -15,9 +15,10 @@ from typing import Protocol, runtime_checkable
 
 from cells import collector, tls
 from cells.broker import rpc
-from cells.config import CellConfig
+from cells.config import CellConfig, keys
 from cells.errors import BadInput, Temporary
 from cells.house import Cell, House, system_clock
+from cells.identity import fingerprint
 from cells.store import schema
 
 log = logging.getLogger("celltree.daemon")
@@ -27,8 +28,11 @@ DRAIN_SECONDS = 60.0
 EXIT_NOT_DRAINED = 3
 
 
-def run(config: CellConfig, *, drain_seconds: float = DRAIN_SECONDS) -> int:
-    """Serve until told to stop; gives the exit status. Jobs under way at SIGTERM have `drain_seconds` to reach their
+def run(
+    config: CellConfig, *, drain_seconds: float = DRAIN_SECONDS, reread: Callable[[], CellConfig] | None = None
+) -> int:
+    """Serve until told to stop; gives the exit status. At SIGHUP the key and certificate that `reread` finds are taken
+    up. Jobs under way at SIGTERM have `drain_seconds` to reach their
     end; what is left then is taken up from its journal by whichever daemon comes next."""
     tls.check(config, system_clock())
     stopping = threading.Event()
@@ -39,8 +43,13 @@ def run(config: CellConfig, *, drain_seconds: float = DRAIN_SECONDS) -> int:
         if cell is not None:
             cell.node.stop()
 
+    def renew(*_: object) -> None:
+        if cell is not None and reread is not None:
+            _renew(cell, reread)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    signal.signal(signal.SIGHUP, renew)
     cell = _open(config, stopping)
     if cell is None:
         return 0
@@ -85,6 +94,17 @@ def _open(config: CellConfig, stopping: threading.Event) -> Cell | None:
                 log.warning("%s: cannot start yet: %s", config.cell, told)
             stopping.wait(RETRY_SECONDS)
     return None
+
+
+def _renew(cell: Cell, reread: Callable[[], CellConfig]) -> None:
+    try:
+        config = reread()
+        seed, *former = keys(config)
+        cell.identity.renew(seed, bytes.fromhex(config.certificate), former)
+    except BadInput as error:
+        log.error("%s: goes on with the key it has: %s", cell.name, error)
+    else:
+        log.info("%s: signs with key %s from now on", cell.name, fingerprint(cell.identity.says.key))
 
 
 @runtime_checkable

@@ -8,12 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from cells import codec
+from cells import codec, withdrawing
 from cells.decision import Decision, Remove
+from cells.identity import Identity, Withdrawn
 from cells.intake import Item
-from cells.messages import Ack, Expired, NotForwarded
+from cells.messages import Ack, CertificatesWithdrawn, Expired, NotForwarded
 from cells.names import SECOND, CellName, Instant, id_text
-from cells.ports import Role, Unit
+from cells.ports import NewId, Role, Unit
 from cells.record import Received, Record
 from cells.rows import InboxRow, JobRow, LeaseRow, OutboxRow, WakeRow, shard_of
 from cells.unsent import Unsent
@@ -38,13 +39,16 @@ class Batch:
     not_forwarded: list[int] = field(default_factory=list)
     repeated: bool = False
     counts: Counter[str] = field(default_factory=Counter)
+    withdrawn: Withdrawn | None = None
 
 
 class Deciding:
     """A role's decisions, in rows."""
 
-    def __init__(self, *, name: CellName, role: Role, unsent: Unsent) -> None:
-        self._name = name
+    def __init__(self, *, identity: Identity, role: Role, new_id: NewId, unsent: Unsent) -> None:
+        self._identity = identity
+        self._name = identity.name
+        self._new_id = new_id
         self.role = role
         self._unsent = unsent
         self.trace: Callable[[CellName, Received, Decision], None] | None = None
@@ -128,7 +132,10 @@ class Deciding:
             self._acknowledged(unit, record, record.body, batch)
             if not record.body.seen:
                 return
-        decision = self.role.decide(unit, received, now)
+        if isinstance(record.body, CertificatesWithdrawn):
+            decision, batch.withdrawn = withdrawing.decide(unit, record, record.body, self._identity, self._new_id, now)
+        else:
+            decision = self.role.decide(unit, received, now)
         if self.trace is not None:
             self.trace(self._name, received, decision)
         for note in decision.notes:

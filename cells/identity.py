@@ -7,11 +7,12 @@ signature or a certificate that does not hold, naming what was wrong.
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from nacl.exceptions import BadSignatureError, CryptoError
-from nacl.public import SealedBox
+from nacl.public import PrivateKey, SealedBox
 from nacl.secret import SecretBox
 from nacl.signing import SigningKey, VerifyKey
 
@@ -26,6 +27,7 @@ _CERTIFICATE = b"celltree certificate 1\0"
 _PACKET = b"celltree packet 1\0"
 _CELL_RECORD = b"celltree cell record 1\0"
 _PROOF = b"celltree proof 1\0"
+_WITHDRAWN = b"celltree withdrawn certificates 1\0"
 _CACHED_CERTIFICATES = 10_000
 
 
@@ -38,6 +40,16 @@ class Certificate:
     role: str
     key: bytes
     issued: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """Which certificates count no longer, though the root has signed them: of each of these cells those issued before
+    an instant. A cell that was removed, or a key that was replaced. Of two lists the one with the larger number holds;
+    it names all that the other names."""
+
+    number: Instant = 0
+    before: Mapping[CellName, Instant] = field(default_factory=dict)
 
 
 class RootKey:
@@ -53,12 +65,19 @@ class RootKey:
         payload = pack(Certificate(name=cell_name(name), uuid=uuid, role=role, key=key, issued=now))
         return pack((payload, self._key.sign(_CERTIFICATE + payload).signature))
 
+    def withdraw(self, known: Withdrawn, before: Mapping[CellName, Instant], now: Instant) -> bytes:
+        """The list with these cells added, in its wire form."""
+        merged = {**known.before, **{name: max(at, known.before.get(name, 0)) for name, at in before.items()}}
+        payload = pack(Withdrawn(number=max(now, known.number + 1), before=merged))
+        return pack((payload, self._key.sign(_WITHDRAWN + payload).signature))
+
 
 class Trust:
     """What may be believed in a tree, given its root's public key. Certificates that held once are remembered."""
 
     def __init__(self, root_public: bytes) -> None:
         self.root_public = root_public
+        self.withdrawn = Withdrawn()
         self._root = VerifyKey(root_public)
         self._known: dict[bytes, tuple[Certificate, VerifyKey]] = {}
 
@@ -68,18 +87,35 @@ class Trust:
 
     def _open(self, wire: bytes) -> tuple[Certificate, VerifyKey]:
         found = self._known.get(wire)
-        if found is not None:
-            return found
+        if found is None:
+            certificate = unpack(Certificate, self._signed(_CERTIFICATE, wire, "certificate"))
+            if len(self._known) >= _CACHED_CERTIFICATES:
+                self._known.clear()
+            found = self._known[wire] = (certificate, VerifyKey(certificate.key))
+        certificate = found[0]
+        if certificate.issued < self.withdrawn.before.get(certificate.name, 0):
+            raise BadInput(
+                f"this certificate of {certificate.name!r} was withdrawn: the cell was removed or has a newer one"
+            )
+        return found
+
+    def _signed(self, prefix: bytes, wire: bytes, what: str) -> bytes:
         payload, signature = unpack(tuple[bytes, bytes], wire)
         try:
-            self._root.verify(_CERTIFICATE + payload, signature)
+            self._root.verify(prefix + payload, signature)
         except (BadSignatureError, ValueError):
-            raise BadInput("certificate is not signed by this tree's root key") from None
-        certificate = unpack(Certificate, payload)
-        if len(self._known) >= _CACHED_CERTIFICATES:
-            self._known.clear()
-        found = self._known[wire] = (certificate, VerifyKey(certificate.key))
+            raise BadInput(f"{what} is not signed by this tree's root key") from None
+        return bytes(payload)
+
+    def read_withdrawn(self, wire: bytes) -> Withdrawn:
+        """A list of withdrawn certificates, if the root signed it."""
+        found: Withdrawn = unpack(Withdrawn, self._signed(_WITHDRAWN, wire, "list of withdrawn certificates"))
         return found
+
+    def take_withdrawn(self, found: Withdrawn) -> None:
+        """Believe what it names no longer, from now on."""
+        if found.number > self.withdrawn.number:
+            self.withdrawn = found
 
     def packet(self, packet: Packet) -> Certificate:
         """The certificate of a packet's origin, if the origin signed it for this destination."""
@@ -105,80 +141,126 @@ class Trust:
         return record
 
 
-class Identity:
-    """A cell's own key, with its certificate."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a cell has of its own at one time. The newest key signs; what was sealed with a former one still opens."""
 
-    def __init__(self, seed: bytes, certificate: bytes, trust: Trust) -> None:
-        self._key = SigningKey(seed)
-        self.certificate = certificate
+    key: SigningKey
+    certificate: bytes
+    says: Certificate
+    provers: tuple[VerifyKey, ...]
+    openers: tuple[SealedBox[PrivateKey], ...]
+    boxes: tuple[SecretBox, ...]
+
+
+class Identity:
+    """A cell's own key, with its certificate. `former`: seeds of keys it had before, which open what was sealed for
+    them. Safe from any thread, also while it is renewed."""
+
+    def __init__(self, seed: bytes, certificate: bytes, trust: Trust, former: Sequence[bytes] = ()) -> None:
         self.trust = trust
-        self.says = trust.certificate(certificate)
-        if self.says.key != bytes(self._key.verify_key):
-            raise BadInput(f"the private key does not belong to the certificate of {self.says.name!r}")
-        self._own = SecretBox(hashlib.blake2b(seed, digest_size=32, person=b"celltree own box").digest())
+        self._held = _hold(seed, certificate, trust, former)
+
+    def renew(self, seed: bytes, certificate: bytes, former: Sequence[bytes] = ()) -> None:
+        """Sign with another key from now on; BadInput when it is not one of this cell."""
+        held = _hold(seed, certificate, self.trust, former)
+        if (held.says.name, held.says.uuid, held.says.role) != (self.says.name, self.says.uuid, self.says.role):
+            raise BadInput(f"the new certificate is of another cell: {held.says.name!r}, this one is {self.name!r}")
+        self._held = held
+
+    @property
+    def says(self) -> Certificate:
+        return self._held.says
+
+    @property
+    def certificate(self) -> bytes:
+        return self._held.certificate
 
     @property
     def name(self) -> CellName:
-        return self.says.name
+        return self._held.says.name
 
     def packet(
         self, destination: CellName, serial: int, deadline: Instant, records: tuple[bytes, ...], now: Instant
     ) -> Packet:
         """These records (wire form) as a signed packet that begins its way here."""
+        held = self._held
         return Packet(
             origin=self.name,
             destination=destination,
             serial=serial,
             deadline=deadline,
             records=records,
-            signature=self._key.sign(_digest(self.name, destination, serial, records)).signature,
-            certificate=self.certificate,
+            signature=held.key.sign(_digest(self.name, destination, serial, records)).signature,
+            certificate=held.certificate,
             trail=(Hop(cell=self.name, at=now),),
         )
 
     def cell_record(self, record: CellRecord) -> SignedCellRecord:
         """Our own cell record, signed."""
-        payload = pack(record)
-        signature = self._key.sign(_CELL_RECORD + payload).signature
-        return SignedCellRecord(certificate=self.certificate, payload=payload, signature=signature)
+        held, payload = self._held, pack(record)
+        signature = held.key.sign(_CELL_RECORD + payload).signature
+        return SignedCellRecord(certificate=held.certificate, payload=payload, signature=signature)
 
     def prove(self, what: bytes) -> bytes:
         """Our signature on having said something, for ourselves: should we forget, others can show it to us."""
-        return self._key.sign(_PROOF + what).signature
+        return self._held.key.sign(_PROOF + what).signature
 
     def proved(self, what: bytes, signature: bytes) -> bool:
-        """Whether `prove` gave this."""
-        try:
-            self._key.verify_key.verify(_PROOF + what, signature)
-        except (BadSignatureError, ValueError):
-            return False
-        return True
+        """Whether `prove` gave this, with the key we have or one we had."""
+        for key in self._held.provers:
+            with suppress(BadSignatureError, ValueError):
+                key.verify(_PROOF + what, signature)
+                return True
+        return False
 
     def unseal(self, box: bytes) -> bytes:
         """Open what others sealed for us."""
-        try:
-            return SealedBox(self._key.to_curve25519_private_key()).decrypt(box)
-        except CryptoError:
-            raise BadInput("a sealed value was not sealed for this cell, or was changed") from None
+        for opener in self._held.openers:
+            with suppress(CryptoError):
+                return opener.decrypt(box)
+        raise BadInput("a sealed value was not sealed for this cell, or was changed")
 
     def keep(self, secret: bytes, random_bytes: Callable[[int], bytes]) -> bytes:
         """A secret as it may lie in our own database."""
-        return bytes(self._own.encrypt(secret, random_bytes(SecretBox.NONCE_SIZE)))
+        return bytes(self._held.boxes[0].encrypt(secret, random_bytes(SecretBox.NONCE_SIZE)))
 
     def kept(self, box: bytes) -> bytes:
         """Open what `keep` gave."""
-        try:
-            return self._own.decrypt(box)
-        except CryptoError:
-            raise BadInput(
-                "a kept secret cannot be opened with this cell's key; was the key file replaced? register it again"
-            ) from None
+        for own in self._held.boxes:
+            with suppress(CryptoError):
+                return own.decrypt(box)
+        raise BadInput(
+            "a kept secret cannot be opened with this cell's key; was the key file replaced? register it again"
+        )
+
+
+def _hold(seed: bytes, certificate: bytes, trust: Trust, former: Sequence[bytes]) -> _Held:
+    key, says = SigningKey(seed), trust.certificate(certificate)
+    if says.key != bytes(key.verify_key):
+        raise BadInput(f"the private key does not belong to the certificate of {says.name!r}")
+    seeds = (seed, *former)
+    return _Held(
+        key=key,
+        certificate=certificate,
+        says=says,
+        provers=tuple(SigningKey(each).verify_key for each in seeds),
+        openers=tuple(SealedBox(SigningKey(each).to_curve25519_private_key()) for each in seeds),
+        boxes=tuple(
+            SecretBox(hashlib.blake2b(each, digest_size=32, person=b"celltree own box").digest()) for each in seeds
+        ),
+    )
 
 
 def new_key(random_bytes: Callable[[int], bytes]) -> tuple[bytes, bytes]:
     """A fresh (private seed, public key)."""
     seed = random_bytes(32)
     return seed, bytes(SigningKey(seed).verify_key)
+
+
+def fingerprint(key: bytes) -> str:
+    """A public key in a few characters, for people to compare."""
+    return hashlib.blake2b(key, digest_size=8).hexdigest()
 
 
 def seal(secret: bytes, key: bytes) -> bytes:

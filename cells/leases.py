@@ -4,7 +4,7 @@ whose epoch rises with every change of holder, so that a daemon that was frozen 
 Called by the node now and then; the journal of a job asks `epoch_of` and compares it in the database before each write.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cells.names import SECOND, Instant
@@ -17,12 +17,13 @@ SKEW = 5 * SECOND
 
 
 class Shards:
-    """The shards held by one daemon. A daemon's name must be its own: whoever starts under it takes its leases over."""
+    """The shards held by one daemon. A daemon's name must be its own: whoever starts under it takes its leases over.
+    `signer` tells others which key the daemon signs with."""
 
-    def __init__(self, store: Store, daemon: str, version: str = "") -> None:
+    def __init__(self, store: Store, daemon: str, signer: Callable[[], str] = str) -> None:
         self._store = store
         self._daemon = daemon
-        self._version = version
+        self._signer = signer
         self._held: dict[int, int] = {}
         self._until: Instant = 0
         self._begun = False
@@ -42,7 +43,7 @@ class Shards:
     def renew(self, now: Instant) -> frozenset[int]:
         """Prolong what is ours, take our fair share of what is free, give back what is too much. The shards gained."""
         with self._store.unit() as unit:
-            unit.save(DaemonRow(name=self._daemon, seen=now, version=self._version))
+            unit.save(DaemonRow(name=self._daemon, seen=now, signer=self._signer()))
             alive = [d.name for d in unit.all(DaemonRow) if d.seen + LEASE > now]
             fair = -(-SHARDS // max(1, len(alive)))
             rows = {lease.shard: lease for lease in unit.all(LeaseRow)}

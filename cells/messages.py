@@ -526,6 +526,16 @@ class HelloDown:
     yours: SignedCellRecord | None = None
 
 
+@record("cell.withdrawn", direction=Direction.BESIDE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificatesWithdrawn:
+    """Which certificates count no longer. `number`: of the list that the sender knows, told each tick where there is
+    one; `signed`: the list as the root signed it, for a neighbour that has said it knows an older one."""
+
+    number: int
+    signed: bytes = b""
+
+
 @record("node.ack", direction=Direction.ANY)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from cells import codec
+from cells import codec, withdrawing
 from cells.callers import Callers
 from cells.deciding import ADOPT_AFTER, Batch, Deciding
 from cells.errors import AmbiguousCommit, BadInput, CelltreeError, Conflict, Temporary
-from cells.identity import Identity
+from cells.identity import Identity, fingerprint
 from cells.intake import Intake, Item
 from cells.jobs import Jobs, Workers
 from cells.leases import RENEW, Shards
@@ -91,7 +91,7 @@ class Node:
         self._new_id = new_id
         self._open_url = open_url or (lambda box: identity.kept(box).decode())
         self._inbox = broker.inbox()
-        self._shards = Shards(store, settings.daemon)
+        self._shards = Shards(store, settings.daemon, lambda: fingerprint(identity.says.key))
         self.jobs = Jobs(
             role=role,
             store=store,
@@ -113,7 +113,7 @@ class Node:
             look_again=self._look_again,
             counts=self.counts,
         )
-        self.deciding = Deciding(name=self.name, role=role, unsent=self._unsent)
+        self.deciding = Deciding(identity=identity, role=role, new_id=new_id, unsent=self._unsent)
         self._local: deque[Item] = deque()
         self._carry: list[Item] = []
         self._carry_until: Instant = 0
@@ -131,6 +131,7 @@ class Node:
             start = unit.count_up("starts")
             role.load(unit, clock())
             self._callers.take(unit.all(EdgeRow), clock())
+            withdrawing.load(unit, identity)
         self._token = f"unit:{settings.daemon}"
         self._pump = Pump(identity=identity, next_hops=role.next_hops, first_serial=start * SERIALS_A_START)
 
@@ -315,6 +316,8 @@ class Node:
 
     def _after(self, batch: Batch, now: Instant) -> None:
         self.counts += batch.counts
+        if batch.withdrawn is not None:
+            self.identity.trust.take_withdrawn(batch.withdrawn)
         self._unsent.forget(batch.done)
         for serial in batch.not_forwarded:
             self._unsent.sooner(self._pump.not_forwarded(serial, now), now)
@@ -424,6 +427,7 @@ class Node:
                 if now >= self._next_roll:
                     self._next_roll = now + ROLL
                     self.store.roll(now)
+                self._tell_withdrawn(now)
                 self._tell_self(Tick(taken_over=self._taken_over))
                 self._taken_over = False
 
@@ -450,6 +454,7 @@ class Node:
         with self.store.unit(lock=False) as unit:
             edges = {edge.neighbour: edge for edge in unit.all(EdgeRow)}
             self.deciding.role.load(unit, now)
+            withdrawing.load(unit, self.identity)
         self._callers.take(edges.values(), now)
         for name, box in list(self._links.items()):
             if name not in edges or edges[name].url != box:
@@ -463,6 +468,12 @@ class Node:
                 self._links[name] = edge.url
             except BadInput as error:
                 log.error("%s: edge to %s is not usable: %s", self.name, name, error)
+
+    def _tell_withdrawn(self, now: Instant) -> None:
+        for neighbour in self._links:
+            record = withdrawing.tell(self.identity, neighbour, self._new_id, now)
+            if record is not None:
+                self._pump.send(neighbour, record.id, codec.pack_record(record), record.deadline, now)
 
     def _look_again(self, now: Instant) -> None:
         """Someone unknown has brought something: perhaps over an edge that was saved since our last tick."""

@@ -28,6 +28,7 @@ from cells.store import schema
 from cells.store.sql import SqlStore
 from cells.topology_file import API, COMPUTE, cycle_in
 from cells.tree_folder import RandomBytes, TreeFolder
+from cells.withdrawing import WITHDRAWN
 
 STATE = "state"
 
@@ -89,6 +90,9 @@ class Registrar:
             with open_store(config) as store, store.unit() as unit:
                 for edge in unit.all(EdgeRow):
                     unit.save(Remove(row=EdgeRow, key=(edge.neighbour,)))
+                wire, _ = self.folder.withdrawn()
+                if wire:
+                    unit.save(SettingRow(name=WITHDRAWN, value=wire.hex()))
             for pool in new.pools:
                 self.add_pool(config, pool)
             for parent in new.parents:

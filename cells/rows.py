@@ -126,11 +126,12 @@ class LeaseRow:
 @row("daemons", key=("name",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonRow:
-    """A daemon of this cell and when it was last seen; shards are shared out among the living."""
+    """A daemon of this cell and when it was last seen; shards are shared out among the living. `signer`: the
+    fingerprint of the key it signs with."""
 
     name: str
     seen: Instant
-    version: str = ""
+    signer: str = ""
 
 
 @row("parked", key=("id",), indexes=(("at",),))
@@ -173,6 +174,7 @@ class RosterRow:
     """The newest cell record of a cell below this one, as it came, signature and all."""
 
     name: CellName
+    uuid: Id
     generation: Generation
     updated: Instant
     certificate: bytes

@@ -6,18 +6,19 @@
     cells/dfw-1.yaml         as cells.config reads it; may be copied to the cell's machine with the next two
     cells/dfw-1.key
     cells/dfw-1.certificate
+    withdrawn                which certificates count no longer, signed with the root key
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cells.config import CellConfig, load
+from cells.config import CellConfig, identity, keys, load
 from cells.errors import BadInput
-from cells.identity import RootKey, new_key
+from cells.identity import RootKey, Trust, Withdrawn, new_key
 from cells.names import CellName, Instant, cell_name
 
 RandomBytes = Callable[[int], bytes]
@@ -114,7 +115,7 @@ class TreeFolder:
         if self.config_file(name).exists():
             raise BadInput(f"the name {name!r} is taken in {self.path}; choose another, or detach and remove that cell")
         seed, public = new_key(random_bytes)
-        certificate = self.root_key().certify(name, uuid, role, public, now)
+        certificate = self.root_key().certify(name, uuid, role, public, self._issue_at(name, now))
         raw = {
             "cell": name,
             "role": role,
@@ -124,10 +125,42 @@ class TreeFolder:
             **settings,
         }
         self.cells.mkdir(mode=0o700, exist_ok=True)
-        _write(self.cells / f"{name}.key", seed.hex())
-        _write(self.cells / f"{name}.certificate", certificate.hex(), mode=0o644)
+        self._write_key(name, (seed,), certificate)
         _write(self.config_file(name), yaml.safe_dump(raw, sort_keys=False))
         return self.config(name)
+
+    def renew(self, name: CellName, random_bytes: RandomBytes, now: Instant) -> CellConfig:
+        """Give a cell a new key and certificate. The key file keeps the former keys, which open what was sealed for
+        them; their certificates count until they are withdrawn."""
+        config = self.config(name)
+        says = identity(config).says
+        seed, public = new_key(random_bytes)
+        certificate = self.root_key().certify(name, says.uuid, says.role, public, max(now, says.issued + 1))
+        self._write_key(name, (seed, *keys(config)), certificate)
+        return self.config(name)
+
+    def _write_key(self, name: CellName, seeds: Sequence[bytes], certificate: bytes) -> None:
+        _write(self.cells / f"{name}.key", "\n".join(seed.hex() for seed in seeds))
+        _write(self.cells / f"{name}.certificate", certificate.hex(), mode=0o644)
+
+    def _issue_at(self, name: CellName, now: Instant) -> Instant:
+        # Of a name that was withdrawn and is used again, whatever this machine's clock says.
+        return max(now, self.withdrawn()[1].before.get(name, 0))
+
+    def withdrawn(self) -> tuple[bytes, Withdrawn]:
+        """The list of certificates that count no longer: in its wire form (empty: there is none), and as it reads."""
+        try:
+            wire = bytes.fromhex((self.path / "withdrawn").read_text(encoding="ascii").strip())
+        except FileNotFoundError:
+            return b"", Withdrawn()
+        return wire, Trust(self.root_public).read_withdrawn(wire)
+
+    def withdraw(self, name: CellName, before: Instant, now: Instant) -> bytes:
+        """Put a cell's certificates issued before an instant on the list; the list in its wire form."""
+        _, known = self.withdrawn()
+        wire = self.root_key().withdraw(known, {name: before}, now)
+        _write(self.path / "withdrawn", wire.hex(), mode=0o644)
+        return wire
 
     def remove(self, name: CellName) -> None:
         """Forget a cell's files."""
@@ -136,5 +169,7 @@ class TreeFolder:
 
 
 def _write(path: Path, text: str, mode: int = 0o600) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
         file.write(text if text.endswith("\n") else text + "\n")
+    draft.replace(path)

@@ -69,7 +69,7 @@ def create() -> None:
         "daemons",
         string("name"),
         integer("seen"),
-        string("version"),
+        string("signer"),
         key=("name",),
     )
     create_table(
@@ -102,6 +102,7 @@ def create() -> None:
     create_table(
         "roster",
         string("name"),
+        identity("uuid"),
         blob("generation"),
         integer("updated"),
         blob("certificate"),

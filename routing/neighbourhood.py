@@ -16,7 +16,7 @@ from cells.names import CellName, Id, Instant
 from cells.ports import View
 from cells.record import Received, Record
 from cells.rows import EdgeRow, RosterRow
-from routing.neighbours import EdgeMemory, Heard, Verify, hear_down, hear_up, hellos_up, newer_than, newer_word
+from routing.neighbours import EdgeMemory, Heard, Verify, hear_down, hear_up, hellos_up, newer_than, newer_word, word_of
 from routing.roster import Entry, Roster, checksum
 from routing.topology import Topology
 
@@ -77,7 +77,7 @@ class Neighbourhood:
         self._shown.update((entry.name, entry.record.generation) for entry in heard.entries if entry.name == sender)
         names = [(entry.name,) for entry in heard.entries]
         saved = view.get_many(RosterRow, names) if names else {}
-        news = newer_than(heard.entries, {row.name: row.generation for row in saved.values()})
+        news = newer_than(heard.entries, {row.name: (row.uuid, row.generation) for row in saved.values()})
         self._merge(heard.entries)
         return self._concluded(heard, tuple(entry.row() for entry in news))
 
@@ -179,7 +179,8 @@ class Neighbourhood:
 
     def _hello_up(self, edge: EdgeRow, own: SignedCellRecord, now: Instant) -> Iterable[HelloUp]:
         parent, yours = edge.neighbour, None
-        if edge.said is not None and parent in self._shown and self._shown[parent] < self._verify(edge.said).generation:
+        said = word_of(edge.said, self._verify)
+        if said is not None and parent in self._shown and self._shown[parent] < said.generation:
             yours = edge.said
         memory = self._memory.setdefault(parent, EdgeMemory())
         if not self.topology.is_live(parent, now):

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from cells.errors import BadInput
 from cells.messages import HelloDown, HelloUp, SignedCellRecord
-from cells.model import CellRecord, Generation
+from cells.model import CellRecord
 from cells.names import CellName, Instant
 from cells.record import MAX_HOPS
 from cells.rows import EdgeRow
-from routing.roster import Entry, Roster
+from routing.roster import Age, Entry, Roster
 
 HELLO_BYTES = 200 * 1024
 """The most of cell records in one hello: it travels in one bundle of at most 256 KiB."""
@@ -37,7 +37,7 @@ class EdgeMemory:
     """What was sent to one parent: the generation of each cell's record, and how many of its hellos in a row showed
     that it has something else. Memory of the daemon that ticks; another one that takes over sends everything once."""
 
-    sent: dict[CellName, Generation] = field(default_factory=dict)
+    sent: dict[CellName, Age] = field(default_factory=dict)
     mismatches: int = 0
 
     def forget(self) -> None:
@@ -50,12 +50,11 @@ class EdgeMemory:
         return [
             entry
             for name in sorted(names)
-            if (entry := roster.get(name)) is not None
-            and (name not in self.sent or self.sent[name] < entry.record.generation)
+            if (entry := roster.get(name)) is not None and (name not in self.sent or self.sent[name] < entry.age)
         ]
 
     def note_sent(self, entries: Iterable[Entry]) -> None:
-        self.sent.update((entry.name, entry.record.generation) for entry in entries)
+        self.sent.update((entry.name, entry.age) for entry in entries)
 
     def compare(self, known: int, ours: int) -> bool:
         """Take in a parent's checksum. True when it has differed often enough: everything is news again."""
@@ -117,8 +116,8 @@ def hear_up(
 def _why_not(record: CellRecord, edge: EdgeRow, held: Entry | None, here: CellName, above: Collection[CellName]) -> str:
     if record.name == here or record.name in above:
         return f"it is {'this cell itself' if record.name == here else 'above this cell'}; the tree has a cycle"
-    if held is not None and held.record.uuid != record.uuid:
-        return "another cell of this name is known here; remove the old one, or give the new one a name of its own"
+    if held is not None and held.record.uuid > record.uuid:
+        return "the name belongs to another cell now, which was registered later; stop the daemons of this one"
     if record.name == edge.neighbour and edge.uuid not in (*_UNKNOWN_UUIDS, record.uuid):
         return "the edge was registered for another cell of this name; detach it and register it again"
     return ""
@@ -149,13 +148,14 @@ def hear_down(edge: EdgeRow | None, sender: CellName, hello: HelloDown, *, here:
 
 def newer_word(held: SignedCellRecord | None, said: SignedCellRecord, verify: Verify) -> SignedCellRecord | None:
     """Of two records of one cell the newer one; one that does not hold is none."""
-    before, after = _holds(held, verify), _holds(said, verify)
+    before, after = word_of(held, verify), word_of(said, verify)
     if after is None or (before is not None and before.generation >= after.generation):
         return held
     return said
 
 
-def _holds(signed: SignedCellRecord | None, verify: Verify) -> CellRecord | None:
+def word_of(signed: SignedCellRecord | None, verify: Verify) -> CellRecord | None:
+    """What a cell said of itself; None where nothing was said, or its certificate counts no longer."""
     try:
         return None if signed is None else verify(signed)
     except BadInput:
@@ -179,6 +179,6 @@ def _size(signed: SignedCellRecord) -> int:
     return len(signed.certificate) + len(signed.payload) + len(signed.signature) + _FRAME
 
 
-def newer_than(entries: Iterable[Entry], saved: Mapping[CellName, Generation]) -> tuple[Entry, ...]:
+def newer_than(entries: Iterable[Entry], saved: Mapping[CellName, Age]) -> tuple[Entry, ...]:
     """The entries that the database does not have yet."""
-    return tuple(entry for entry in entries if entry.name not in saved or saved[entry.name] < entry.record.generation)
+    return tuple(entry for entry in entries if entry.name not in saved or saved[entry.name] < entry.age)

@@ -1,7 +1,7 @@
 """The roster: the newest cell record of every cell below, each held once however many ways it came by.
 
-Merging takes, for each name, the entry with the larger generation; that is commutative, associative and idempotent, so
-that order, repetition and detours do not matter. Age is counted from the instant a generation first arrived *here*, by
+Merging takes, for each name, the entry with the larger uuid and generation; that is commutative, associative and
+idempotent, so that order, repetition and detours do not matter. Age is counted from the instant a generation first arrived *here*, by
 our own clock: a skewed clock elsewhere can make nobody look fresh, or old.
 """
 
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from cells.messages import SignedCellRecord
-from cells.model import CellRecord
-from cells.names import CellName, Instant
+from cells.model import CellRecord, Generation
+from cells.names import CellName, Id, Instant
 from cells.rows import RosterRow
 
 _CHECKSUM_BITS = 63
+
+Age = tuple[Id, Generation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,12 @@ class Entry:
     def name(self) -> CellName:
         return self.record.name
 
+    @property
+    def age(self) -> Age:
+        """What orders the records of one name. A name that was given up and is used again belongs to another cell, with
+        a uuid of later times: its generations begin anew, and come after all of the former one's."""
+        return self.record.uuid, self.record.generation
+
     def is_fresh(self, now: Instant, mute_after: int) -> bool:
         return now - self.arrived <= mute_after
 
@@ -36,8 +44,8 @@ class Entry:
         """The one of two entries of a name to keep. A copy that comes later is no sign of life: the first arrival
         counts. Two different payloads of one generation (a cell that breaks the rules) are told apart by their bytes,
         so that all who see both keep the same."""
-        mine = (self.record.generation, self.signed.payload)
-        theirs = (other.record.generation, other.signed.payload)
+        mine = (self.age, self.signed.payload)
+        theirs = (other.age, other.signed.payload)
         if mine != theirs:
             return self if mine > theirs else other
         return min((self, other), key=lambda entry: (entry.arrived, entry.signed.certificate, entry.signed.signature))
@@ -45,6 +53,7 @@ class Entry:
     def row(self) -> RosterRow:
         return RosterRow(
             name=self.record.name,
+            uuid=self.record.uuid,
             generation=self.record.generation,
             updated=self.arrived,
             certificate=self.signed.certificate,

@@ -4,14 +4,27 @@ runs, and running one cell of it."""
 import argparse
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import codec, daemon
-from cells.cli.command import Command, Lister, Rows, ShowOne, add_cell, add_tree, ago, config_of, tree_of
-from cells.config import identity
+from cells import certifying, codec, daemon
+from cells.cli.command import (
+    Command,
+    Lister,
+    Rows,
+    ShowOne,
+    add_cell,
+    add_tree,
+    ago,
+    clock_time,
+    config_of,
+    tree_of,
+)
+from cells.config import CellConfig, identity
 from cells.errors import BadInput, CelltreeError
 from cells.house import system_clock
+from cells.identity import fingerprint
 from cells.ids import Ids
 from cells.model import CellRecord, CellState
 from cells.names import id_text
@@ -207,6 +220,47 @@ class CellDetach(Command):
         self.say(f"{child} is no longer under {parent}{where}")
 
 
+class CellRotate(Command):
+    """Give a cell a new key and certificate. Both the old and the new one count until --finish."""
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        add_tree(parser)
+        parser.add_argument("name")
+        parser.add_argument("--finish", action="store_true", help="the old ones count no longer: all daemons have new")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        folder, name = tree_of(parsed_args), parsed_args.name
+        if parsed_args.finish:
+            untold = certifying.finish_rotation(folder, name, system_clock())
+            self.say(f"{name}: only its newest certificate counts{_untold(untold)}")
+            return
+        key = fingerprint(identity(certifying.rotate(folder, name, os.urandom, system_clock())).says.key)
+        self.say(
+            f"{name} has the new key {key}: bring {folder.cells / name}.key and .certificate to its machines, send its "
+            f"daemons SIGHUP, then: celltree cell rotate {name} --finish"
+        )
+
+
+class CellRemove(Command):
+    """Take a cell out of the tree for good. Nobody believes what it says any more; its database stays as it is."""
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        add_tree(parser)
+        parser.add_argument("name")
+        parser.add_argument("--force", action="store_true", help="though it still has edges, or cannot be reached")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        untold = certifying.remove(tree_of(parsed_args), parsed_args.name, system_clock(), force=parsed_args.force)
+        self.say(
+            f"{parsed_args.name} is removed; stop its daemons, and drop its broker users, virtual host and schema"
+            f"{_untold(untold)}"
+        )
+
+
+def _untold(names: Sequence[str]) -> str:
+    return f"; {', '.join(names)} could not be told, and will hear of it from their neighbours" if names else ""
+
+
 class CellDrain(Command):
     """Let a cell keep what it has and take no new builds."""
 
@@ -279,15 +333,35 @@ class CellShow(ShowOne):
             "role": config.role,
             "state": state.value if state else "enabled",
             "schema": schema.current(config.database),
+            "key": f"{fingerprint(says.key)}, certified {clock_time(says.issued)}",
+            "tls": _tls(config),
             "tick": config.tick,
             "parents": [_edge(edge) for edge in edges if edge.parent],
             "children": [_edge(edge) for edge in edges if not edge.parent],
-            "daemons": [f"{row.name}, seen {ago(row.seen)} ago" for row in daemons],
+            "daemons": [
+                f"{row.name}, seen {ago(row.seen)} ago"
+                + ("" if row.signer == fingerprint(says.key) else f", signs with another key: {row.signer}")
+                for row in daemons
+            ],
             "below": [_below(row) for row in roster],
         }
         if "json" in parsed_args.formatter or "yaml" in parsed_args.formatter:
             return tuple(facts), tuple(facts.values())
         return tuple(facts), tuple("\n".join(each) if isinstance(each, list) else each for each in facts.values())
+
+
+def _tls(config: CellConfig) -> str:
+    """The certificate for brokers, and until when it can be used."""
+    file = config.amqp.tls.certificate
+    if not file:
+        return "no certificate"
+    from cells import certificates
+
+    try:
+        seen = certificates.look(Path(file))
+    except BadInput as error:
+        return str(error)
+    return f"{seen.name}, until {clock_time(seen.ends)[:10]}, SHA-256 {seen.fingerprint[:16]}"
 
 
 def _edge(edge: EdgeRow) -> str:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cells import codec
+from cells import certifying, codec
 from cells.errors import BadInput, Permanent
 from cells.house import system_clock
 from cells.ids import Ids
@@ -28,7 +28,7 @@ from cells.model import CellRecord
 from cells.names import SECOND, CellName
 from cells.parts import part
 from cells.registering import NewCell, PoolAccess, Registrar, open_store
-from cells.rows import EdgeRow, RosterRow
+from cells.rows import RosterRow
 from cells.topology_file import API, CellPlan, TopologyFile
 from cells.tree_folder import TreeFolder
 
@@ -233,17 +233,18 @@ class Lab:
         if name not in self.topology.names:
             raise BadInput(f"there is no cell {name!r} in this lab; there are: {self._cells_text()}")
         cell = self.topology[name]
-        with open_store(self.tree.config(name)) as store, store.unit(lock=False) as unit:
-            neighbours = ", ".join(sorted(edge.neighbour for edge in unit.all(EdgeRow)))
-        if neighbours:
-            raise Permanent(f"{name} still has edges to {neighbours}; celltree cell detach comes first")
+        certifying.remove(self.tree, name, system_clock())
         for daemon in self.plan.daemons_of(name):
             self.daemon(daemon).stop()
         for pool in cell.pools:
             self.xenserver(pool.name).stop()
+        schema = _schema(name)
+        self.database(name).drop_schema(schema, schema)
         if self.plan.brokers == NODES:
             self.broker(name).remove()
-        self.tree.remove(name)
+        else:
+            self.broker(name).delete_vhost(name)
+            self.broker(name).delete_user(name)
         save_plan(self.plan.without_cell(self.folder, name), self._file)
 
     def status(self) -> list[PartSeen]:
@@ -379,7 +380,7 @@ class Lab:
 
     def _register(self, cell: CellPlan) -> None:
         plan, name = self.plan, cell.name
-        schema = f"cell_{name.replace('-', '_')}"
+        schema = _schema(name)
         word = plan.password("database", name)
         database, broker = self.database(name), self.broker(name)
         papers = self.papers.client(name) if plan.tls else None
@@ -459,6 +460,10 @@ class Lab:
         settings["front"] = front
         found |= {"listen": f"{LOOPBACK}:{self.plan.api_ports[cell.name]}", "posting": True}
         return found
+
+
+def _schema(cell: CellName) -> str:
+    return f"cell_{cell.replace('-', '_')}"
 
 
 def _word(kind: str, cell: CellName) -> str:

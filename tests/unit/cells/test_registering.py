@@ -46,6 +46,7 @@ class Yard:
         signed = who.cell_record(record)
         row = RosterRow(
             name=record.name,
+            uuid=record.uuid,
             generation=record.generation,
             updated=START,
             certificate=own,

@@ -88,19 +88,27 @@ def test_a_record_with_a_bad_signature_does_not_spoil_the_rest():
     assert "not signed" in decision.notes[0]
 
 
-def test_a_second_cell_of_a_name_is_refused():
+def test_a_name_used_again_belongs_to_the_cell_registered_later_though_its_generations_begin_anew():
     cell, view = a_cell(an_edge("b"))
-    told(cell, view, "b", hello_up(a_record("c", "b")))
-    decision = told(cell, view, "b", hello_up(a_record("c", "b", sequence=9, uuid=b"x" * 16)))
+    told(cell, view, "b", hello_up(a_record("c", "b", sequence=900, uuid=b"m" * 16)))
+    decision = told(cell, view, "b", hello_up(a_record("c", "b", sequence=1, uuid=b"n" * 16)))
+    assert cell.roster["c"].record.uuid == b"n" * 16
+    assert [row.uuid for row in decision.save if isinstance(row, RosterRow)] == [b"n" * 16]
+    late = told(cell, view, "b", hello_up(a_record("c", "b", sequence=901, uuid=b"m" * 16)))
     assert cell.roster["c"].record.generation.sequence == 1
-    assert "another cell of this name" in decision.notes[0]
+    assert "belongs to another cell now" in late.notes[0]
 
 
 def test_two_cells_of_a_name_in_one_hello_are_told_apart():
     cell, view = a_cell(an_edge("b"))
-    decision = told(cell, view, "b", hello_up(a_record("c", "b"), a_record("c", "b", sequence=9, uuid=b"x" * 16)))
+    decision = told(
+        cell,
+        view,
+        "b",
+        hello_up(a_record("c", "b", sequence=1, uuid=b"n" * 16), a_record("c", "b", sequence=9, uuid=b"m" * 16)),
+    )
     assert cell.roster["c"].record.generation.sequence == 1
-    assert "another cell of this name" in decision.notes[0]
+    assert "belongs to another cell now" in decision.notes[0]
 
 
 def test_an_edge_registered_for_another_uuid_is_not_fooled():
