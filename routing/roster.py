@@ -1,8 +1,8 @@
 """The roster: the newest cell record of every cell below, each held once however many ways it came by.
 
 Merging takes, for each name, the entry with the larger uuid and generation; that is commutative, associative and
-idempotent, so that order, repetition and detours do not matter. Age is counted from the instant a generation first arrived *here*, by
-our own clock: a skewed clock elsewhere can make nobody look fresh, or old.
+idempotent, so that order, repetition and detours do not matter. Age is counted from the instant a generation first
+arrived *here*, by our own clock: a skewed clock elsewhere can make nobody look fresh, or old.
 """
 
 from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView, Mapping
