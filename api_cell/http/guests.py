@@ -76,7 +76,9 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
     values["memory"] = found["memory_mib"] * 1024 * 1024
     values["memory_internal_free"] = found["memory_free_kib"]
     for disk in found["disks"]:
-        values[f"vbd_{disk['name']}_read"], values[f"vbd_{disk['name']}_write"] = disk["read"], disk["written"]
+        vbd = f"vbd_{disk['name']}"
+        values[f"{vbd}_read"], values[f"{vbd}_write"] = disk["read"], disk["written"]
+        values[f"{vbd}_virtual_size"], values[f"{vbd}_physical_size"] = disk["virtual_size"], disk["physical_size"]
     for number, interface in enumerate(found["interfaces"]):
         values[f"vif_{number}_rx"], values[f"vif_{number}_tx"] = interface["read"], interface["written"]
     return {name: value for name, value in values.items() if value is not None}

@@ -35,8 +35,19 @@ from xenapi_host.driver.rescue import rescue, unrescue
 from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_resize
 from xenapi_host.driver.shares import set_shares
 from xenapi_host.driver.snapshot import Uploaded, snapshot
+from xenapi_host.driver.usage import disk_usage
 from xenapi_host.driver.vms import rename
-from xenapi_host.driver.volumes import Place, VolumeFacts, attach_volume, detach_volume, find_volume
+from xenapi_host.driver.volumes import (
+    Place,
+    PoolVolume,
+    VolumeFacts,
+    allow_volume,
+    attach_volume,
+    detach_volume,
+    find_volume,
+    volumes_of_pool,
+    withdraw_volume,
+)
 from xenapi_host.driver.watch import Foreign, Looked, look
 from xenapi_host.driver.xenstore import put_metadata, put_network, read_live, write_live
 
@@ -48,6 +59,7 @@ __all__ = [
     "HostSnapshot",
     "Looked",
     "Place",
+    "PoolVolume",
     "Prepared",
     "Resized",
     "RunningFacts",
@@ -58,6 +70,7 @@ __all__ = [
     "Wishes",
     "activate_system",
     "agent_version",
+    "allow_volume",
     "attach_volume",
     "backup",
     "clear_cache",
@@ -67,6 +80,7 @@ __all__ = [
     "destroy",
     "detach_volume",
     "diagnostics",
+    "disk_usage",
     "drop_host_snapshot",
     "evacuate",
     "find",
@@ -108,5 +122,7 @@ __all__ = [
     "unpause",
     "unrescue",
     "update_agent",
+    "volumes_of_pool",
+    "withdraw_volume",
     "write_live",
 ]

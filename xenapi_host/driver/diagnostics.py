@@ -1,23 +1,37 @@
 """How a running server is doing: what its pool measures of its processors, memory, disks and interfaces."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cells.model import PowerState
-from xenapi_host.driver import vms
+from xenapi_host.driver import disks, vms
 from xenapi_host.driver.errors import telling
+from xenapi_host.driver.usage import physical_size
 from xenapi_host.driver.vms import Vm
 from xenapi_host.session import NULL, Session, XenFailure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """Bytes per second in and out of one disk or interface (`name`: device or MAC); None: not measured."""
+    """Bytes per second in and out of one interface (`name`: its MAC); None: not measured."""
 
     name: str
     read: float | None = None
     written: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskMeasured:
+    """A disk: bytes per second as of Counted, its size, and the bytes that its layers take, each counted once for the
+    whole server."""
+
+    name: str
+    read: float | None = None
+    written: float | None = None
+    virtual_size: int = 0
+    physical_size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +44,7 @@ class Diagnostics:
     cpus: tuple[float | None, ...] = ()
     memory_mib: int = 0
     memory_free_kib: float | None = None
-    disks: tuple[Counted, ...] = ()
+    disks: tuple[DiskMeasured, ...] = ()
     interfaces: tuple[Counted, ...] = ()
 
 
@@ -39,12 +53,7 @@ def diagnostics(session: Session, server: bytes) -> Diagnostics:
     """What is measured now. Values the pool does not have are None."""
     vm = vms.the_one(session, server)
     runs = vm.power_state is PowerState.RUNNING
-    disks, interfaces = [], []
-    for ref in vm.record["VBDs"]:
-        vbd = vms.record_of(session, "VBD", ref)
-        if vbd is not None and vbd["VDI"] != NULL:
-            name = str(vbd["device"] or f"xvd{chr(ord('a') + int(vbd['userdevice']))}")
-            disks.append(_counted(session, vm, name, f"vbd_{name}_read", f"vbd_{name}_write", runs))
+    interfaces = []
     for ref in vm.record["VIFs"]:
         vif = vms.record_of(session, "VIF", ref)
         if vif is not None:
@@ -57,9 +66,27 @@ def diagnostics(session: Session, server: bytes) -> Diagnostics:
         cpus=tuple(_value(session, vm, f"cpu{number}", runs) for number in range(count)),
         memory_mib=int(vm.record["memory_dynamic_max"]) // 2**20,
         memory_free_kib=_value(session, vm, "memory_internal_free", runs),
-        disks=tuple(disks),
+        disks=tuple(_disks(session, vm, runs)),
         interfaces=tuple(interfaces),
     )
+
+
+def _disks(session: Session, vm: Vm, runs: bool) -> Iterator[DiskMeasured]:
+    counted: set[str] = set()
+    found = [vms.record_of(session, "VBD", ref) for ref in vm.record["VBDs"]]
+    vbds = [vbd for vbd in found if vbd is not None and vbd["VDI"] != NULL]
+    for vbd in sorted(vbds, key=lambda vbd: int(vbd["userdevice"])):
+        disk = disks.read(session, vbd["VDI"])
+        if disk is None:
+            continue
+        name = str(vbd["device"] or f"xvd{chr(ord('a') + int(vbd['userdevice']))}")
+        yield DiskMeasured(
+            name=name,
+            read=_value(session, vm, f"vbd_{name}_read", runs),
+            written=_value(session, vm, f"vbd_{name}_write", runs),
+            virtual_size=disk.size,
+            physical_size=physical_size(session, disk, counted),
+        )
 
 
 def _counted(session: Session, vm: Vm, name: str, read: str, written: str, runs: bool) -> Counted:

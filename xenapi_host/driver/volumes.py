@@ -45,9 +45,7 @@ def find_volume(session: Session, volume: str, project: str) -> VolumeFacts | No
     disk = _of_project(session, volume, project)
     if disk is None:
         return None
-    return VolumeFacts(
-        id=disk.uuid, name=str(disk.record["name_label"]), size=disk.size, attached=bool(disk.record["VBDs"])
-    )
+    return _facts(disk)
 
 
 @telling("attach the volume")
@@ -75,6 +73,60 @@ def detach_volume(session: Session, server: bytes, volume: str) -> None:
         for ref, vbd in attachments(session, vm):
             if _volume_of(vbd) == volume:
                 _detach(session, ref, attached=bool(vbd["currently_attached"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolVolume:
+    """A volume as its administrator sees it; `servers`: the names of the VMs that have it."""
+
+    facts: VolumeFacts
+    project: str
+    servers: tuple[str, ...]
+
+
+@telling("list the volumes")
+def volumes_of_pool(session: Session) -> tuple[PoolVolume, ...]:
+    """Every disk of the pool that a project may attach."""
+    found = []
+    for ref, record in session.call("VDI.get_all_records").items():
+        project = record["other_config"].get(tags.PROJECT, "")
+        disk = Disk(ref=ref, record=record)
+        if project and _is_volume(disk):
+            vbds = [vms.record_of(session, "VBD", vbd) for vbd in record["VBDs"]]
+            names = {str(session.call("VM.get_name_label", vbd["VM"])) for vbd in vbds if vbd is not None}
+            found.append(PoolVolume(facts=_facts(disk), project=project, servers=tuple(sorted(names))))
+    return tuple(sorted(found, key=lambda each: (each.project, each.facts.name, each.facts.id)))
+
+
+@telling("allow the volume")
+def allow_volume(session: Session, volume: str, project: str) -> None:
+    """Let a project attach this disk (the uuid of a VDI), and no other project. Permanent for what is no volume: a
+    server's own disk, a cached image, a snapshot."""
+    disk = disks.by_uuid(session, volume)
+    if disk is None or not _is_volume(disk):
+        raise Permanent(f"{volume} is no disk that could be a volume; make one with xe vdi-create")
+    now = disk.record["other_config"].get(tags.PROJECT)
+    if now == project:
+        return
+    if now is not None:
+        _refuse_attached(disk)
+        session.call("VDI.remove_from_other_config", disk.ref, tags.PROJECT)
+    with disks.claimed_is_fine():
+        session.call("VDI.add_to_other_config", disk.ref, tags.PROJECT, project)
+
+
+@telling("withdraw the volume")
+def withdraw_volume(session: Session, volume: str) -> None:
+    """Let no project attach this disk any more. Permanent while one has it."""
+    disk = disks.by_uuid(session, volume)
+    if disk is not None and tags.PROJECT in disk.record["other_config"]:
+        _refuse_attached(disk)
+        session.call("VDI.remove_from_other_config", disk.ref, tags.PROJECT)
+
+
+def _refuse_attached(disk: Disk) -> None:
+    if disk.record["VBDs"]:
+        raise Permanent(f"volume {disk.uuid} is attached; detach it first")
 
 
 def carry(session: Session, old: Vm, new: str, shares: Mapping[str, str]) -> None:
@@ -131,11 +183,20 @@ def _of_project(session: Session, volume: str, project: str) -> Disk | None:
     disk = disks.by_uuid(session, volume)
     if disk is None:
         return None
+    whose = disk.record["other_config"].get(tags.PROJECT)
+    return disk if project and whose == project and _is_volume(disk) else None
+
+
+def _is_volume(disk: Disk) -> bool:
+    """Whether a disk could be a volume: data, and none of ours."""
     record = disk.record
-    other_config = record["other_config"]
-    is_data = record["managed"] and not record["is_a_snapshot"] and record["type"] in _DATA_TYPES
-    ours = tags.CLAIM in other_config or tags.IMAGE_ID in other_config
-    return disk if is_data and not ours and project and other_config.get(tags.PROJECT) == project else None
+    ours = tags.CLAIM in record["other_config"] or tags.IMAGE_ID in record["other_config"]
+    return record["managed"] and not record["is_a_snapshot"] and record["type"] in _DATA_TYPES and not ours
+
+
+def _facts(disk: Disk) -> VolumeFacts:
+    name, attached = str(disk.record["name_label"]), bool(disk.record["VBDs"])
+    return VolumeFacts(id=disk.uuid, name=name, size=disk.size, attached=attached)
 
 
 def _plug(session: Session, vm: Vm, ref: str, *, attached: bool = False) -> None:

@@ -19,7 +19,8 @@ NAMES = {
     *(f"cell {word}" for word in ("register", "attach", "detach", "drain", "enable", "list", "show")),
     *(f"lab {word}" for word in ("up", "add", "remove", "compose", "status", "logs", "kill", "start", "down")),
     *(f"messages {word}" for word in ("list", "show", "replay", "drop")),
-    *(f"host {word}" for word in ("register", "list", "disable", "enable", "confirm-dead")),
+    *(f"host {word}" for word in ("register", "list", "disable", "enable", "confirm-dead", "usage")),
+    *(f"volume {word}" for word in ("list", "allow", "withdraw")),
 }
 
 
