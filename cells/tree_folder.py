@@ -6,6 +6,7 @@
     cells/dfw-1.yaml         as cells.config reads it; may be copied to the cell's machine with the next two
     cells/dfw-1.key
     cells/dfw-1.certificate
+    cells/east.image-secret  an API cell's: signs the tokens with which leaves fetch and store images
     withdrawn                which certificates count no longer, signed with the root key
 """
 
@@ -162,9 +163,16 @@ class TreeFolder:
         _write(self.path / "withdrawn", wire.hex(), mode=0o644)
         return wire
 
+    def image_secret(self, name: CellName) -> Path:
+        """Where an API cell's secret for image tokens is."""
+        return (self.cells / f"{name}.image-secret").absolute()
+
+    def make_image_secret(self, name: CellName, random_bytes: RandomBytes) -> None:
+        _write(self.image_secret(name), random_bytes(32).hex())
+
     def remove(self, name: CellName) -> None:
         """Forget a cell's files."""
-        for suffix in ("yaml", "key", "certificate"):
+        for suffix in ("yaml", "key", "certificate", "image-secret"):
             (self.cells / f"{name}.{suffix}").unlink(missing_ok=True)
 
 

@@ -94,13 +94,21 @@ class CellRegister(Command):
         add_tree(parser)
         parser.add_argument("name")
         parser.add_argument("--role", choices=(API, COMPUTE), required=True)
-        parser.add_argument("--database", required=True, metavar="URL", help="the cell's own, an empty schema")
-        parser.add_argument("--broker", required=True, metavar="URL", help="the cell's own, a user with all rights")
+        parser.add_argument(
+            "--database", required=True, metavar="URL", help="the cell's own, an empty schema; @FILE: as the file says"
+        )
+        parser.add_argument(
+            "--broker", required=True, metavar="URL", help="the cell's own, a user with all rights; @FILE likewise"
+        )
         parser.add_argument(
             "--parent", action="append", default=[], metavar="P", help="a registered cell above; may be repeated"
         )
         parser.add_argument(
-            "--up", action="append", default=[], metavar="P=URL", help="how the cell writes to P's inbox, if not as P"
+            "--up",
+            action="append",
+            default=[],
+            metavar="P=URL",
+            help="how the cell writes to P's inbox, if not as P; P=@FILE likewise",
         )
         parser.add_argument(
             "--down", action="append", default=[], metavar="P=URL", help="how P writes to its inbox, if not as it"
@@ -120,6 +128,12 @@ class CellRegister(Command):
             "--posting", action="store_true", help="an API cell also takes requests over its broker (oslo.messaging)"
         )
         parser.add_argument("--tick", type=float, help="seconds between hellos (default 10)")
+        parser.add_argument(
+            "--tls",
+            default="",
+            metavar="authorities=F,certificate=F,key=F",
+            help="PEM files for amqps: who signs brokers, and the cell's own certificate",
+        )
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         settings: dict[str, Any] = {}
@@ -129,10 +143,13 @@ class CellRegister(Command):
             settings["posting"] = True
         if parsed_args.tick:
             settings["tick"] = parsed_args.tick
+        if parsed_args.tls:
+            settings["amqp"] = {"tls": _tls_files(parsed_args.tls)}
         registrar = registrar_of(parsed_args)
         if parsed_args.role == API:
             images = registrar.folder.path / "images" / parsed_args.name
-            front = {"images": str(images.absolute())}
+            secret = registrar.folder.image_secret(parsed_args.name)
+            front = {"images": str(images.absolute()), "secret_file": str(secret)}
             if parsed_args.image_url:
                 front["image_url"] = parsed_args.image_url
             settings["settings"] = {"front": front}
@@ -140,8 +157,8 @@ class CellRegister(Command):
             NewCell(
                 name=parsed_args.name,
                 role=parsed_args.role,
-                database=parsed_args.database,
-                broker=parsed_args.broker,
+                database=_url(parsed_args.database, "--database"),
+                broker=_url(parsed_args.broker, "--broker"),
                 parents=tuple(parsed_args.parent),
                 up=_pairs(parsed_args.up, "--up"),
                 down=_pairs(parsed_args.down, "--down"),
@@ -149,6 +166,8 @@ class CellRegister(Command):
                 settings=settings,
             )
         )
+        if config.role == API:
+            registrar.folder.make_image_secret(config.cell, os.urandom)
         file = registrar.folder.config_file(config.cell)
         self.say(f"{config.cell} is registered; start it: celltree run --config {file}")
 
@@ -184,8 +203,26 @@ def _pairs(words: list[str], option: str) -> dict[str, str]:
         name, equals, url = word.partition("=")
         if not equals or not url:
             raise BadInput(f"{option} {word!r}: write PARENT=URL")
-        pairs[name] = url
+        pairs[name] = _url(url, option)
     return pairs
+
+
+def _url(word: str, option: str) -> str:
+    """A URL, or with @FILE the first line of a file: a command line is seen by all who may list processes."""
+    if not word.startswith("@"):
+        return word
+    try:
+        return Path(word[1:]).read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, IndexError):
+        raise BadInput(f"{option} {word}: the file cannot be read or is empty; put the URL into it") from None
+
+
+def _tls_files(words: str) -> dict[str, str]:
+    files = dict(pair.partition("=")[::2] for pair in words.split(","))
+    unknown = sorted(set(files) - {"authorities", "certificate", "key"})
+    if unknown or not all(files.values()):
+        raise BadInput(f"--tls {words!r}: write authorities=FILE,certificate=FILE,key=FILE")
+    return {name: str(Path(path).absolute()) for name, path in files.items()}
 
 
 class CellAttach(Command):
@@ -200,7 +237,8 @@ class CellAttach(Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         child, parent = parsed_args.child, parsed_args.parent
-        registrar_of(parsed_args).attach(child, parent, up=parsed_args.up, down=parsed_args.down)
+        up, down = _url(parsed_args.up, "--up"), _url(parsed_args.down, "--down")
+        registrar_of(parsed_args).attach(child, parent, up=up, down=down)
         self.say(f"{child} is under {parent} now")
 
 

@@ -1,6 +1,7 @@
 """`celltree messages ...`: what cells have parked, and what becomes of it."""
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,7 @@ from cells.cli.command import Command, Lister, Rows, ShowOne, add_cell, clock_ti
 from cells.config import CellConfig
 from cells.errors import BadInput
 from cells.house import system_clock
-from cells.names import id_from_text, id_text
+from cells.names import Instant, id_from_text, id_text
 from cells.parked import drop, record_of, replay, why_not_replay
 from cells.record import NO_SERVER
 from cells.registering import open_store
@@ -33,6 +34,24 @@ class MessagesList(Lister):
                         (config.cell, id_text(row.id), clock_time(row.at), row.neighbour, row.kind, server, row.reason)
                     )
         return ("Cell", "Id", "At", "From", "Kind", "Server", "Reason"), rows
+
+
+class MessagesCount(Lister):
+    """Count parked messages: of whom, for what reason, since when."""
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        add_cell(parser, "only this cell")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Rows:
+        rows = []
+        for config in configs_of(parsed_args):
+            seen: dict[tuple[str, str, str], list[Instant]] = defaultdict(list)
+            with open_store(config) as store, store.unit(lock=False) as unit:
+                for row in unit.all(ParkedRow):
+                    seen[row.neighbour, row.kind, row.reason].append(row.at)
+            for (neighbour, kind, reason), at in sorted(seen.items(), key=lambda found: -len(found[1])):
+                rows.append((config.cell, len(at), neighbour, kind, reason, clock_time(min(at)), clock_time(max(at))))
+        return ("Cell", "Count", "From", "Kind", "Reason", "First", "Last"), rows
 
 
 class MessagesShow(ShowOne):

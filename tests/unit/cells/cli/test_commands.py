@@ -3,13 +3,17 @@
 import json
 import logging
 import socket
+from pathlib import Path
 
 import pytest
 import yaml
 
 from cells.cli.exports import export_lines
 from cells.cli.main import main
-from cells.rows import MACHINERY, StoryRow
+from cells.config import load
+from cells.record import NO_SERVER
+from cells.registering import open_store
+from cells.rows import MACHINERY, ParkedRow, StoryRow
 from cells.store.sql import SqlStore
 from cells.tree_folder import TREE_VARIABLE
 
@@ -130,6 +134,62 @@ def test_cells_are_listed_and_shown_as_their_databases_know_them(celltree, tree)
     assert shown["parents"] == ["east, enabled, heard - ago"]
     _, out, _ = celltree("cell", "list", "--tree", tree)
     assert "| dfw-1 | compute |" in out
+
+
+def test_a_cell_is_registered_without_a_secret_on_the_command_line(celltree, tree, tmp_path):
+    for name in ("database", "broker"):
+        (tmp_path / name).write_text(f"{'sqlite:///' if name == 'database' else 'memory:/'}/{tmp_path / name}.x\n")
+    words = ("--role", "api", "--database", f"@{tmp_path}/database", "--broker", f"@{tmp_path}/broker")
+    status, _, err = celltree("cell", "register", "west", *words, "--tree", tree)
+    assert (status, err) == (0, "")
+    front = load(tree / "cells" / "west.yaml").settings["front"]
+    secret = Path(front["secret_file"])
+    assert secret.stat().st_mode & 0o077 == 0
+    assert len(bytes.fromhex(secret.read_text())) == 32
+    status, _, err = celltree(
+        "cell", "register", "ord", *words[2:4], "--broker", "@none", "--role", "api", "--tree", tree
+    )
+    assert (status, "--broker @none: the file cannot be read or is empty" in err) == (1, True)
+    words = (*words, "--tls", "certificate=x,password=y")
+    assert "write authorities=FILE" in celltree("cell", "register", "ord", *words, "--tree", tree)[2]
+
+
+def test_a_key_is_rotated_and_a_cell_removed(celltree, tree):
+    status, out, err = celltree("cell", "rotate", "dfw-1", "--tree", tree)
+    assert (status, err) == (0, "")
+    assert "dfw-1 has the new key" in out
+    assert celltree("cell", "rotate", "dfw-1", "--finish", "--tree", tree)[1] == (
+        "dfw-1: only its newest certificate counts\n"
+    )
+    status, _, err = celltree("cell", "remove", "dfw-1", "--tree", tree)
+    assert (status, "still has edges to dfw" in err) == (1, True)
+    status, out, err = celltree("cell", "remove", "dfw-1", "--force", "--tree", tree)
+    assert (status, err) == (0, "")
+    assert out.startswith("dfw-1 is removed; stop its daemons")
+    assert "dfw-1" not in celltree("cell", "list", "--tree", tree)[1]
+
+
+def test_parked_messages_are_counted_by_sender_and_reason(celltree, tree):
+    config = load(tree / "cells" / "dfw.yaml")
+    with open_store(config) as store, store.unit() as unit:
+        for number in range(3):
+            reason = "it lies" if number else "not a bundle"
+            unit.save(
+                ParkedRow(
+                    id=bytes(15) + bytes([number]),
+                    at=number,
+                    neighbour="east",
+                    kind="x",
+                    server=NO_SERVER,
+                    reason=reason,
+                    data=b"",
+                )
+            )
+    rows = json.loads(celltree("messages", "count", "--tree", tree, "-f", "json")[1])
+    assert [(row["Cell"], row["Count"], row["Reason"]) for row in rows] == [
+        ("dfw", 2, "it lies"),
+        ("dfw", 1, "not a bundle"),
+    ]
 
 
 def test_draining_is_shown(celltree, tree):
