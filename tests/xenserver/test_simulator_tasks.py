@@ -173,7 +173,7 @@ def test_a_copy_cancelled_on_its_way_leaves_no_half(tmp_path, method):
         vm = session.xenapi.VM.create(a_vm())
         session.xenapi.VBD.create(a_vbd(vm, disk))
         pool.storage.write(session.xenapi.SR.get_uuid(here), session.xenapi.VDI.get_uuid(disk), 0, b"x" * 24 * MIB)
-        halfway = pool.engine.faults.add(Fault(method=method, when="during", hang=True, nth=6))
+        halfway = pool.engine.faults.add(Fault(method=method, when="during", hang=True, nth=7))
         params = (disk, there) if method == "VDI.copy" else (vm, "copy", there)
         task = session.xenapi_request(f"Async.{method}", params)
         with pool.engine.lock:
@@ -187,3 +187,43 @@ def test_a_copy_cancelled_on_its_way_leaves_no_half(tmp_path, method):
         session.xenapi.SR.scan(there)
         assert session.xenapi.SR.get_VDIs(there) == []
         assert session.xenapi.VDI.get_current_operations(disk) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "shown"),
+    [
+        ("VDI.destroy", (), "destroy"),
+        ("VDI.snapshot", ({},), "snapshot"),
+        ("VDI.clone", ({},), "clone"),
+        ("VDI.resize", (str(64 * MIB),), "resize"),
+        ("VDI.copy", (), "copy"),
+        ("SR.scan", (), "scan"),
+        ("VBD.plug", (), "plug"),
+    ],
+)
+def test_an_object_shows_what_is_done_to_it_and_is_as_it_was_when_that_is_cancelled(house, method, more, shown):
+    kind = method.partition(".")[0]
+    if kind == "VBD":
+        house("VM.start", house.vm, False, False)
+    loose = house("VDI.create", a_disk(house.sr))
+    position = a_vbd(house.vm, loose, userdevice="1") if kind == "VBD" else None
+    ref = {"VDI": loose, "SR": house.sr}.get(kind) or house("VBD.create", position)
+    before = house.picture()
+    with house.held(method, ref, *(more if method != "VDI.copy" else (house.sr,))) as task:
+        assert house(f"{kind}.get_current_operations", ref) == {task: shown}
+        assert house(f"{kind}.get_allowed_operations", ref) == []
+        if kind == "VDI":
+            busy = ["OTHER_OPERATION_IN_PROGRESS", "VDI", ref, shown, task]
+            assert failure_of(house.session.call, "VDI.destroy", ref) == busy
+        house("task.cancel", task)
+        house.until(lambda: house.engine.db.rows[task]["status"] != "pending")
+    assert house.end_of(task) == ("cancelled", ["TASK_CANCELLED", task])
+    assert house(f"{kind}.get_current_operations", ref) == {}
+    assert house.picture() == before
+
+
+def test_hosts_show_that_a_vm_is_being_started_there(house):
+    other = house("host.get_all")[1]
+    with house.held("VM.start_on", house.vm, other, False, False) as task:
+        assert house("host.get_current_operations", other) == {task: "vm_start"}
+    assert house("host.get_current_operations", other) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import AbstractContextManager
 from typing import Any
 
 from xenapi_host.simulator import chains, dom0_disks
@@ -143,15 +144,25 @@ def detach(engine: Engine, device: Row) -> None:
         engine.db.touch(vdi)
 
 
+def _plugging(call: Call, device: Row, *, plug: bool) -> AbstractContextManager[None]:
+    """The work of the host on which the device's VM runs."""
+    for task, running in device["current_operations"].items():
+        raise Failure("OTHER_OPERATION_IN_PROGRESS", device.class_name, device.ref, running, task)
+    call.at = call.row("VM", device["VM"])["resident_on"]
+    if call.at in call.engine.down:
+        raise Failure("HOST_OFFLINE", call.at)
+    return call.at_work(plug=device) if plug else call.at_work(unplug=device)
+
+
 @method("VBD.plug")
 def vbd_plug(call: Call, ref: str) -> str:
     vbd = call.row("VBD", ref)
     _running(call, vbd)
     if vbd["currently_attached"]:
         raise Failure("DEVICE_ALREADY_ATTACHED", ref)
-    call.shares_lock()
-    attach(call.engine, vbd)
-    dom0_disks.show(call.engine, vbd)
+    with _plugging(call, vbd, plug=True):
+        attach(call.engine, vbd)
+        dom0_disks.show(call.engine, vbd)
     return ""
 
 
@@ -161,9 +172,9 @@ def vbd_unplug(call: Call, ref: str) -> str:
     _running(call, vbd)
     if not vbd["currently_attached"]:
         raise Failure("DEVICE_ALREADY_DETACHED", ref)
-    call.shares_lock()
-    dom0_disks.take_back(call.engine, vbd)
-    detach(call.engine, vbd)
+    with _plugging(call, vbd, plug=False):
+        dom0_disks.take_back(call.engine, vbd)
+        detach(call.engine, vbd)
     return ""
 
 
@@ -257,8 +268,8 @@ def vif_plug(call: Call, ref: str) -> str:
     _running(call, vif)
     if vif["currently_attached"]:
         raise Failure("DEVICE_ALREADY_ATTACHED", ref)
-    call.shares_lock()
-    call.db.set(vif, "currently_attached", True)
+    with _plugging(call, vif, plug=True):
+        call.db.set(vif, "currently_attached", True)
     return ""
 
 
@@ -268,8 +279,8 @@ def vif_unplug(call: Call, ref: str) -> str:
     _running(call, vif)
     if not vif["currently_attached"]:
         raise Failure("DEVICE_ALREADY_DETACHED", ref)
-    call.shares_lock()
-    call.db.set(vif, "currently_attached", False)
+    with _plugging(call, vif, plug=False):
+        call.db.set(vif, "currently_attached", False)
     return ""
 
 

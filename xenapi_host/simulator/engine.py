@@ -260,6 +260,30 @@ class Call:
         if self.at in self.engine.down:
             raise Failure("CANNOT_CONTACT_HOST", self.at)
 
+    @contextmanager
+    def at_work(self, **doing: Row) -> Iterator[None]:
+        """`at_work(destroy=vdi)`: the operations of these objects, as clients see them while they run: in
+        current_operations, under a task (a synchronous call has one of its own, as in XAPI; a getter none) that may be
+        cancelled before anything has changed."""
+        own = self.task_row is None and self.engine.tasks_for_calls and ".get_" not in self.method
+        if own:
+            self.task_row = self.engine.start_task(self.method, self.session)
+        task = self.task
+        for name, row in doing.items():
+            self.db.set(row, "current_operations", {**row["current_operations"], task: name})
+        self.let_cancel()
+        try:
+            self.shares_lock()
+            yield
+        finally:
+            for row in doing.values():
+                if row.ref in self.db.rows:
+                    left = {key: name for key, name in row["current_operations"].items() if key != task}
+                    self.db.set(row, "current_operations", left)
+            if own and self.task_row is not None:
+                self.db.delete(self.task_row)
+                self.task_row = None
+
     def let_cancel(self) -> None:
         """Show that the task may be cancelled from now on."""
         if self.task_row is not None:

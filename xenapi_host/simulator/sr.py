@@ -191,8 +191,8 @@ def destroy(call: Call, ref: str) -> str:
 def scan(call: Call, ref: str) -> str:
     sr = call.row("SR", ref)
     chains.need_plugged(call.db, sr)
-    call.shares_lock()
-    chains.scan(call.engine, sr)
+    with call.at_work(scan=sr):
+        chains.scan(call.engine, sr)
     collector.kick(call.engine, sr)
     return ""
 

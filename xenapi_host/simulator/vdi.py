@@ -50,8 +50,8 @@ def physical_utilisation(engine: Engine, vdi: Row) -> str:
 
 
 def refuse_in_use(call: Call, vdi: Row, operation: str) -> None:
-    if vdi["current_operations"]:
-        raise Failure("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi.ref)
+    for task, running in vdi["current_operations"].items():
+        raise Failure("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi.ref, running, task)
     if attached(call.engine, vdi) or ("VDI", vdi.ref) in call.engine.busy:
         raise Failure("VDI_IN_USE", vdi.ref, operation)
 
@@ -76,8 +76,8 @@ def destroy(call: Call, ref: str) -> str:
     vdi = call.row("VDI", ref)
     sr = sr_of(call, vdi)
     refuse_in_use(call, vdi, "destroy")
-    call.shares_lock()
-    chains.remove(call.engine, vdi)
+    with call.at_work(destroy=vdi):
+        chains.remove(call.engine, vdi)
     collector.kick(call.engine, sr)
     return ""
 
@@ -86,16 +86,16 @@ def destroy(call: Call, ref: str) -> str:
 def snapshot(call: Call, ref: str, driver_params: Any = None) -> str:
     vdi = call.row("VDI", ref)
     sr_of(call, vdi)
-    call.shares_lock()
-    return chains.branch(call.engine, vdi, snapshot=True).ref
+    with call.at_work(snapshot=vdi):
+        return chains.branch(call.engine, vdi, snapshot=True).ref
 
 
 @method("VDI.clone")
 def clone(call: Call, ref: str, driver_params: Any = None) -> str:
     vdi = call.row("VDI", ref)
     sr_of(call, vdi)
-    call.shares_lock()
-    return chains.branch(call.engine, vdi, snapshot=False).ref
+    with call.at_work(clone=vdi):
+        return chains.branch(call.engine, vdi, snapshot=False).ref
 
 
 @method("VDI.resize", "VDI.resize_online")
@@ -111,8 +111,7 @@ def resize(call: Call, ref: str, size: str) -> str:
         if wanted < vdi.number("virtual_size"):
             raise chains.invalid_size("shrinking not allowed")
         wanted = chains.rounded(wanted)
-    call.shares_lock()
-    with call.engine.exclusive("SR", sr.ref):
+    with call.at_work(resize=vdi), call.engine.exclusive("SR", sr.ref):
         call.row("VDI", ref)
         call.engine.storage_of(sr).resize(sr["uuid"], vdi["uuid"], wanted)
         logs = Logs.of(call.engine, sr)
@@ -141,8 +140,7 @@ def copied(call: Call, vdi: Row, sr: Row) -> Row:
         for ref in sorted({source.ref, sr.ref}):  # always in this order, so that two copies cannot wait for each other
             held.enter_context(engine.exclusive("SR", ref))
         call.row("VDI", vdi.ref)
-        call.db.set(vdi, "current_operations", {**vdi["current_operations"], call.task: "copy"})
-        call.let_cancel()
+        held.enter_context(call.at_work(copy=vdi))
         try:
             with engine.unlocked():
                 _copy_bytes(call, source, vdi["uuid"], sr, uuid, vdi.number("virtual_size"))
@@ -150,8 +148,6 @@ def copied(call: Call, vdi: Row, sr: Row) -> Row:
             with suppress(KeyError):  # half a copy is of no use to anybody
                 engine.storage_of(sr).delete(sr["uuid"], uuid)
             raise chains.no_room(refused) if isinstance(refused, NoRoom) else refused from None
-        finally:
-            call.db.set(vdi, "current_operations", {})
         return _copy_row(call, vdi, sr, uuid)
 
 

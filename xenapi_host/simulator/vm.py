@@ -65,8 +65,8 @@ def vm_row(engine: Engine, fields: dict[str, Any]) -> Row:
 def destroy(call: Call, ref: str) -> str:
     vm = call.row("VM", ref)
     refuse(vm, "destroy")
-    call.shares_lock()
-    remove(call.engine, vm)
+    with operation(call, vm, "destroy"):
+        remove(call.engine, vm)
     return ""
 
 

@@ -298,7 +298,7 @@ def get_cooperative(call: Call, ref: str) -> bool:
 def get_boot_record(call: Call, ref: str) -> dict[str, Any]:
     vm = call.row("VM", ref)
     refuse(vm, "get_boot_record")
-    with operation(call, vm, "get_boot_record", with_task=False):
+    with operation(call, vm, "get_boot_record"):
         return record(call.engine, vm)
 
 

@@ -183,35 +183,14 @@ def leave_untold(engine: Engine, vm: Row) -> None:
 
 
 @contextmanager
-def operation(
-    call: Call, vm: Row, name: str, *, with_task: bool = True, at: str = "", there: str = ""
-) -> Iterator[None]:
-    """The operation as clients see it while it runs: in current_operations, under a task that may be cancelled before
-    anything has changed. `at`: the host that does it, where that is not the VM's; `there`: what it is for this host."""
-    db, engine = call.db, call.engine
-    host = db.find("host", at or vm["resident_on"])
-    if host is not None and not db.rows[host["metrics"]]["live"]:
+def operation(call: Call, vm: Row, name: str, *, at: str = "", there: str = "") -> Iterator[None]:
+    """An operation of a VM under way. `at`: the host that does it, where that is not the VM's; `there`: what it is for
+    this host."""
+    host = call.db.find("host", at or vm["resident_on"])
+    if host is not None and not call.db.rows[host["metrics"]]["live"]:
         raise Failure("HOST_OFFLINE", host.ref)
     call.at = host.ref if host is not None else ""
-    own = None
-    if call.task_row is None and engine.tasks_for_calls and with_task:
-        own = call.task_row = engine.start_task(call.method, call.session)
-    task = call.task
-    engine.told_operations.pop(vm.ref, None)
-    db.set(vm, "current_operations", {**vm["current_operations"], task: name})
-    if there and host is not None:
-        db.set(host, "current_operations", {**host["current_operations"], task: there})
-    call.let_cancel()
-    try:
-        call.shares_lock()
+    call.engine.told_operations.pop(vm.ref, None)
+    doing = {name: vm, there: host} if there and host is not None else {name: vm}
+    with call.at_work(**doing):
         yield
-    finally:
-        left = {k: v for k, v in vm["current_operations"].items() if k != task}
-        if vm.ref in db.rows:
-            db.set(vm, "current_operations", left)
-        if there and host is not None:
-            left = {k: v for k, v in host["current_operations"].items() if k != task}
-            db.set(host, "current_operations", left)
-        if own is not None:
-            call.task_row = None
-            db.delete(own)
