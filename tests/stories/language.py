@@ -19,8 +19,10 @@ from typing import Any
 from api_cell.rows import GoneServerRow, ServerRow
 from cells.decision import Decision
 from cells.messages import (
+    AttachVolume,
     ConfirmResize,
     DeleteServer,
+    DetachVolume,
     RebootServer,
     ResizeServer,
     RevertResize,
@@ -35,6 +37,8 @@ from cells.rows import ParkedRow, StoryRow
 from compute_cell.rows import HostRow, InstanceRow
 from tests.support.embedded import DEMO, SMALL, TINY, Tree, make_tree
 from tests.support.invariants import server_of, validate, validate_quiet
+from xenapi_host import tags
+from xenapi_host.facts import GIB
 from xenapi_host.simulator.worlds import HostShape
 
 LARGE = replace(SMALL, id="5", name="m1.large", vcpus=4, ram_mib=8192, disk_gib=8)
@@ -49,6 +53,7 @@ class Story:
     def __init__(self) -> None:
         self.tree: Tree | None = None
         self.names: dict[bytes, str] = {}
+        self.volumes: dict[str, str] = {}
         self.lines: list[str] = []
         self.since = 0
         self.traced = True
@@ -183,11 +188,33 @@ class Story:
         server = self._tree.build(api, name, FLAVORS[flavor], hints=given)
         self.names[server] = name
 
-    def do_ask(self, api: str, name: str, action: str, flavor: str = "") -> None:
-        self._tree.ask(api, self._id(name), self._command(action, flavor))
+    def do_volume(self, leaf: str, name: str, project: str = "demo") -> None:
+        """volume LEAF NAME [PROJECT]: the leaf's administrator makes a disk that this project may attach"""
+        session = self._tree.pools[leaf].login()
+        storage = session.call("SR.get_by_uuid", self._tree.rows(leaf, HostRow)[0].sr)
+        record = {
+            "name_label": name,
+            "name_description": "",
+            "SR": storage,
+            "virtual_size": str(GIB),
+            "type": "user",
+            "sharable": False,
+            "read_only": False,
+            "other_config": {tags.PROJECT: project},
+        }
+        self.volumes[name] = str(session.call("VDI.get_uuid", session.call("VDI.create", record)))
+        session.close()
 
-    def _command(self, action: str, flavor: str) -> Any:
+    def do_ask(self, api: str, name: str, action: str, what: str = "") -> None:
+        """ask API SERVER ACTION [FLAVOR or VOLUME]"""
+        self._tree.ask(api, self._id(name), self._command(action, what))
+
+    def _command(self, action: str, what: str) -> Any:
         match action:
+            case "attach":
+                return AttachVolume(volume=self.volumes[what], device=8 + list(self.volumes).index(what))
+            case "detach":
+                return DetachVolume(volume=self.volumes[what])
             case "start":
                 return StartServer()
             case "stop":
@@ -197,7 +224,7 @@ class Story:
             case "snapshot":
                 return SnapshotServer(image=SNAPSHOT)
             case "resize":
-                return ResizeServer(flavor=FLAVORS[flavor])
+                return ResizeServer(flavor=FLAVORS[what])
             case "confirm":
                 return ConfirmResize()
             case "revert":
@@ -281,6 +308,20 @@ class Story:
                 suffix = "-orig" if vm["name_label"].endswith("-orig") else ""
                 memory = int(vm["memory_static_max"]) >> 20
                 self._table(leaf, self._name(server) + suffix, vm["power_state"], at, f"{memory} MiB")
+            session.close()
+
+    def _show_volumes(self) -> None:
+        """Every volume, and which server's running guest sees it."""
+        for leaf in self._tree.pools:
+            vms = {vm["uuid"]: vm for vm in self._tree.vms(leaf)}
+            session = self._tree.pools[leaf].login()
+            for name, volume in sorted(self.volumes.items()):
+                holders = []
+                for ref in session.call("VDI.get_VBDs", session.call("VDI.get_by_uuid", volume)):
+                    vbd = session.call("VBD.get_record", ref)
+                    server = server_of(vms[session.call("VM.get_uuid", vbd["VM"])])
+                    holders.append(f"{self._name(server)} {vbd['device'] if vbd['currently_attached'] else 'off'}")
+                self._table(leaf, name, ", ".join(holders) or "-")
             session.close()
 
     def _show_story(self, name: str) -> None:
