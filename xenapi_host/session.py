@@ -184,17 +184,29 @@ class Face(Protocol):
     def call(self, method: str, *params: Any) -> Any:
         """The answer to one call."""
 
+    def log_in_again(self) -> None:
+        """A new session in place of one that has ended."""
+
     def close(self) -> None:
         """Log out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InProcess:
-    """The door to hosts in this process's memory."""
+    """The door to hosts in this process's memory. Like the SDK it logs in again when its session has ended."""
 
     face: Face
 
     def call(self, method: str, params: tuple[Any, ...]) -> Any:
+        try:
+            return self._ask(method, params)
+        except XenFailure as failure:
+            if failure.code != "SESSION_INVALID":
+                raise
+        self.face.log_in_again()
+        return self._ask(method, params)
+
+    def _ask(self, method: str, params: tuple[Any, ...]) -> Any:
         try:
             return self.face.call(method, *params)
         except ConnectionError as error:

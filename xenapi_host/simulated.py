@@ -37,6 +37,9 @@ class _Watched:
                 return []
             return self.inner.call(method, *params)
 
+    def log_in_again(self) -> None:
+        self.inner.log_in_again()
+
     def close(self) -> None:
         self.inner.close()
 

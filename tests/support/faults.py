@@ -73,6 +73,9 @@ class Face:
         with self._steps.step(method):
             return self._inner.call(method, *params)
 
+    def log_in_again(self) -> None:
+        self._inner.log_in_again()
+
     def close(self) -> None:
         self._inner.close()
 

@@ -167,6 +167,12 @@ def test_light_hosts_whose_master_has_died_do_not_answer(light):
 # -- sessions --
 
 
+def test_light_hosts_log_in_again_as_the_sdk_does_when_their_session_has_ended(light, clock):
+    session = in_process(light.login())
+    clock.now += 25 * 3600
+    assert session.call("VM.get_all")
+
+
 def test_a_session_ends_when_nobody_has_used_it_for_a_day(light, clock):
     session = light.login()
     for _ in range(3):

@@ -19,7 +19,13 @@ class LightSession:
 
     def __init__(self, engine: Engine, user: str, password: str, originator: str = "light") -> None:
         self._engine = engine
-        self.ref: str = engine.call("session.login_with_password", [user, password, "2.21", originator])
+        self._login = [user, password, "2.21", originator]
+        self.ref = ""
+        self.log_in_again()
+
+    def log_in_again(self) -> None:
+        """A new session; the old one, if it lives, is left."""
+        self.ref = self._engine.call("session.login_with_password", self._login)
 
     def call(self, method: str, *params: Any) -> Any:
         """The answer's Value, or the Failure. May block only in event.from and event.next."""
