@@ -184,6 +184,7 @@ class Deciding:
                 )
             batch.send.append((record, data))
         batch.stop += decision.stop
+        batch.repeated = batch.repeated or decision.repeats
         for seen in decision.seen:
             batch.seen[seen.destination].append((seen.server, seen.version))
 

@@ -51,7 +51,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The whole answer to one record. `stop`: jobs to end between two of their steps. `notes` go to the log."""
+    """The whole answer to one record. `stop`: jobs to end between two of their steps. `notes` go to the log. `repeats`:
+    some of what is sent was sent before and not answered, so it goes by another way where there is one."""
 
     save: tuple[Any, ...] = ()
     send: tuple[Record, ...] = ()
@@ -60,6 +61,7 @@ class Decision:
     stop: tuple[Id, ...] = ()
     seen: tuple[Seen, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    repeats: bool = False
 
     def __add__(self, other: "Decision") -> "Decision":
         return Decision(
@@ -70,6 +72,7 @@ class Decision:
             stop=self.stop + other.stop,
             seen=self.seen + other.seen,
             notes=self.notes + other.notes,
+            repeats=self.repeats or other.repeats,
         )
 
     def but(self, **changes: Any) -> "Decision":

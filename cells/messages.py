@@ -601,6 +601,12 @@ class DestroyDue:
     """Removing a server from its host failed; it is time to try again."""
 
 
+@record("local.reports_due", direction=Direction.LOCAL)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportsDue:
+    """Reports have had their time to be seen by their owners."""
+
+
 @record("local.forget", direction=Direction.LOCAL, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:

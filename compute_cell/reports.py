@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cells.decision import NOTHING, Decision
+from cells.decision import NOTHING, Decision, Wake
 from cells.digest import bucket_of, buckets, checksum
-from cells.messages import Ack, Compare, Digest, RecallServer
+from cells.messages import Ack, Compare, Digest, InstanceReport, RecallServer, ReportsDue
 from cells.names import NEVER, SECOND, CellName, Instant
 from cells.ports import View, Where
 from cells.record import Received, Record
@@ -14,6 +14,8 @@ from compute_cell.rows import InstanceRow, Phase
 
 AGAIN_AFTER = 2 * SECOND
 MOST_AT_ONCE = 500
+# Of the one wake that a cell has for this, whichever of its daemons sets it.
+LOOK = b"reports are due."
 
 
 def seen(view: View, body: Ack, owner: CellName) -> Decision:
@@ -29,16 +31,34 @@ def seen(view: View, body: Ack, owner: CellName) -> Decision:
     )
 
 
-def again(here: Here, view: View, now: Instant) -> Decision:
-    """Report once more what was not seen."""
-    late = view.find(
-        InstanceRow,
-        Where(column="unseen", op="=", value=True),
-        Where(column="updated", op="<=", value=now - AGAIN_AFTER),
-        order=("updated",),
-        limit=MOST_AT_ONCE,
-    )
-    return Decision(send=tuple(here.report(row) for row in late))
+class Unseen:
+    """Looks for reports that their owners have not seen in time, for as long as there are any: a few seconds after one
+    was sent, not at the next tick only, because the parent it went through may be dead."""
+
+    def __init__(self) -> None:
+        self._next: Instant = 0
+
+    def again(self, here: Here, view: View, now: Instant) -> Decision:
+        """Report once more what was not seen."""
+        unseen = view.find(
+            InstanceRow, Where(column="unseen", op="=", value=True), order=("updated",), limit=MOST_AT_ONCE
+        )
+        if not unseen:
+            return NOTHING
+        late = tuple(here.report(row) for row in unseen if row.updated <= now - AGAIN_AFTER)
+        decision = Decision(send=late, repeats=bool(late))
+        return decision if self._next > now else self._look(here, decision, now)
+
+    def after(self, here: Here, decision: Decision, now: Instant) -> Decision:
+        """The decision, and a look at what becomes of its reports."""
+        if self._next > now or not any(isinstance(record.body, InstanceReport) for record in decision.send):
+            return decision
+        return self._look(here, decision, now)
+
+    def _look(self, here: Here, decision: Decision, now: Instant) -> Decision:
+        self._next = now + AGAIN_AFTER
+        record = Record(id=LOOK, body=ReportsDue(), origin=here.name, destination=here.name)
+        return decision.but(wake=(*decision.wake, Wake(due=self._next, record=record)))
 
 
 def sums_for(view: View, owner: CellName) -> tuple[int, ...]:

@@ -44,6 +44,7 @@ from cells.messages import (
     RebuildServer,
     RememberServer,
     RenameServer,
+    ReportsDue,
     RescueServer,
     ResetNetwork,
     ResizeServer,
@@ -169,6 +170,7 @@ class ComputeRole:
         )
         self._next_digest: Instant = 0
         self._clearing = Clearing()
+        self._unseen = reports.Unseen()
         self._watches: dict[str, Watch] = {}
         self._policy = _policy(settings.when_host_dies)
         here = self._here
@@ -220,6 +222,7 @@ class ComputeRole:
             GoOn: lambda view, received, body, now: restored.go_on(here, view, received, now),
             HelloUp: lambda view, received, body, now: self._hello(view, received, body, now),
             HelloDown: lambda view, received, body, now: self._hello(view, received, body, now),
+            ReportsDue: lambda view, received, body, now: self._unseen.again(here, view, now),
             Tick: lambda view, received, body, now: self._tick(view, now),
             JobEnded: lambda view, received, body, now: self._ended(view, received, body, now),
             Expired: lambda view, received, body, now: NOTHING,
@@ -244,7 +247,7 @@ class ComputeRole:
         act = self._acts.get(type(body))
         if act is None:
             raise Permanent(f"a compute cell has no use for {received.record.kind.name}")
-        return act(view, received, body, now)
+        return self._unseen.after(self._here, act(view, received, body, now), now)
 
     def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
         return self.neighbourhood.topology.next_hops(destination, now)
@@ -307,7 +310,7 @@ class ComputeRole:
         decision = Decision(save=(counter,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
         decision += self._clearing.look(self._here, view, self._settings.images_kept, now)
         decision += self._sweeping.look(self._here, view, now)
-        decision += reports.again(self._here, view, now) + self._measure(view, now) + self._watch(view, now)
+        decision += self._unseen.again(self._here, view, now) + self._measure(view, now) + self._watch(view, now)
         owners = self.neighbourhood.topology.api_cells()
         decision += restored.asking(self._here, view, owners, now)
         decision += evacuation.look(self._here, view, self._policy, now)
