@@ -16,7 +16,7 @@ from xenapi_host.session import NULL, Session
 @telling("change the server's shares")
 def set_shares(session: Session, server: bytes, vcpus: Mapping[str, str], disks: Mapping[str, str]) -> None:
     """Let the server have these VCPUs_params (guests.vcpu_params) and, for each of its disks, these parameters
-    (guests.disk_shares), from its next start or reboot on."""
+    (guests.disk_shares), from its next start on."""
     vm = vms.the_one(session, server)
     _set_vcpus(session, vm, vcpus)
     for ref in vm.record["VBDs"]:
