@@ -133,6 +133,26 @@ def test_stopping_a_pool_ends_what_hangs(tmp_path):
     assert not pool.workers._threads
 
 
+def test_a_transfer_over_http_is_refused_or_dropped_by_its_path(tmp_path):
+    with a_pool(tmp_path) as pool, logged_in(pool) as session:
+        disk = session.xenapi.VDI.create(a_disk(session.xenapi.SR.get_all()[0]))
+
+        def export():
+            connection = http.client.HTTPConnection(urlsplit(pool.url).netloc, timeout=30)
+            try:
+                connection.request("GET", f"/export_raw_vdi?vdi={disk}&session_id={session._session}")
+                return connection.getresponse().status
+            finally:
+                connection.close()
+
+        do(pool, do="fault", method="GET /export_raw_vdi", error=["VDI_IO_ERROR", "x"])
+        assert export() == 500
+        do(pool, do="fault", method="GET /export_raw_vdi", drop=True)
+        with pytest.raises(http.client.RemoteDisconnected):
+            export()
+        assert export() == 200
+
+
 # -- what is full, crashed, written --
 
 

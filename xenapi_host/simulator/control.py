@@ -22,6 +22,7 @@ from xenapi_host.simulator.dispatch import entry
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.faults import ASYNC, WHEN, Fault
+from xenapi_host.simulator.server import REALMS
 
 Answer = dict[str, Any]
 LONGEST_LINE = 16 * 2**20
@@ -107,10 +108,15 @@ def _fault(engine: Engine, given: Given) -> Answer:
         raise Refused('a connection drops "before" or "after" the effect; to end work under way, crash its host')
     if not 0 <= fault.probability <= 1 or fault.delay < 0 or fault.nth < 1:
         raise Refused('"probability" must be between 0 and 1, "delay" not negative, "nth" at least 1')
-    if not any(mark in fault.method for mark in _GLOB) and entry(fault.method.removeprefix(ASYNC)) is None:
+    if not any(mark in fault.method for mark in _GLOB) and not _known(fault.method):
         raise Refused(f'XenAPI has no method "{fault.method}"; names are as "VM.start", globs as "VM.*"')
     with engine.lock:
         return {"fault": engine.faults.add(fault).number}
+
+
+def _known(method: str) -> bool:
+    verb, _, path = method.partition(" ")
+    return (verb, path) in REALMS or entry(method.removeprefix(ASYNC)) is not None
 
 
 def _clear(engine: Engine, given: Given) -> Answer:

@@ -127,7 +127,8 @@ def _unknown(engine: Engine, name: str, params: list[Value]) -> Failure:
 
 def idle(engine: Engine, session: Row) -> bool:
     """Whether nobody has used this session for so long that it is over."""
-    return str(session["last_active"].value) < engine.ago(engine.session_idle)
+    engine.now()
+    return str(session["last_active"].value) < engine.idle_before
 
 
 def session_of(engine: Engine, given: Value) -> Row:

@@ -80,6 +80,7 @@ class Engine:
         self.next_domid: dict[str, int] = {}
         self.login_delay = 0.0
         self.session_idle = 24 * 3600.0  # seconds; XAPI's own
+        self.idle_before = ""  # a session last active before this time has ended
         self.tasks_for_calls = True  # XAPI shows a task for a running synchronous operation, too
         self.busy: set[tuple[str, str]] = set()
         self.registrations: dict[str, Registration] = {}  # session ref -> what event.next tells it
@@ -104,6 +105,7 @@ class Engine:
         second = int(self.clock())
         if second != self._second:
             self._second = second
+            self.idle_before = self.ago(self.session_idle)
             self._stamp = DateTime(time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(second)))
         return self._stamp
 

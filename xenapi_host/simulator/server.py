@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from xenapi_host.simulator import peers, raw_vdi, rrd_pages, vm_export, vm_import, vm_receiving, wire_json, wire_xml
-from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.dispatch import idle
+from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import Dropped, Failure, internal
 from xenapi_host.simulator.http_wire import (
     Listener,
@@ -148,6 +149,13 @@ class Face:
             raise internal(repr(bug)) from bug
 
     def _handler(self, request: Request, realm: str) -> Response:
+        name = f"{request.method} {request.path}"
+        try:
+            if self.engine.faults.rules:
+                with self.engine.lock:
+                    Call(self.engine, name, None).suffer(self.engine.faults.at(name, "before"))
+        except Failure as failed:
+            return trouble(f"{failed.details[0]}: [ {'; '.join(failed.details[1:])} ]")
         try:
             session = self._session_of(request)
         except ValueError as error:
@@ -167,7 +175,8 @@ class Face:
         given = request.parameter("session_id")
         with self.engine.lock:
             if given:
-                return given if self.engine.db.find("session", given) is not None else None
+                session = self.engine.db.find("session", given)
+                return given if session is not None and not idle(self.engine, session) else None
             known = request.credentials()
             if known is None or self.engine.credentials.get(known[0]) != known[1]:
                 return None
