@@ -19,6 +19,7 @@ from cells.config import CellConfig, keys
 from cells.errors import BadInput, Temporary
 from cells.house import Cell, House, system_clock
 from cells.identity import fingerprint
+from cells.masking import MaskingFormatter
 from cells.store import schema
 
 log = logging.getLogger("celltree.daemon")
@@ -71,9 +72,9 @@ def run(
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Lines with time, level and logger to stderr; the node puts cell, request and server into each."""
+    """Lines with time, level and logger to stderr, secrets masked; the node puts cell, request and server into each."""
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter = MaskingFormatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     root = logging.getLogger()

@@ -13,6 +13,7 @@ from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
 from cells.errors import CelltreeError
+from cells.masking import MaskingFormatter
 
 COMMANDS = "celltree.commands"
 
@@ -44,7 +45,7 @@ class Celltree(App):
         """Errors and warnings to stderr; -v shows more. (cliff would show every library's INFO.)"""
         level = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO}.get(self.options.verbose_level, logging.DEBUG)
         console = logging.StreamHandler(self.stderr)
-        console.setFormatter(logging.Formatter("celltree: %(message)s"))
+        console.setFormatter(MaskingFormatter("celltree: %(message)s"))
         root = logging.getLogger()
         root.handlers[:] = [console]
         root.setLevel(level)
