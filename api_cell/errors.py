@@ -12,6 +12,7 @@ class Rejected(Permanent):
 
     code: ClassVar[int] = 400
     key: ClassVar[str] = "badRequest"
+    retry_after: float | None = None
 
 
 class Invalid(Rejected):
@@ -72,6 +73,28 @@ class BadMediaType(Rejected):
 
     code = 415
     key = "badMediaType"
+
+
+class TooMany(Rejected):
+    """The project asks for more than its share; `retry_after` seconds from now it may ask again."""
+
+    code = 429
+    key = "overLimit"
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class Busy(Rejected):
+    """The whole cell has more to do than it can do soon, whoever asks."""
+
+    code = 503
+    key = "serviceUnavailable"
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class NoAnswer(Rejected):

@@ -16,7 +16,7 @@ from api_cell.images import FolderImages
 from api_cell.posting import endpoint
 from api_cell.rows import FlavorRow
 from api_cell.service.api import Api
-from api_cell.settings import Auth, DefaultQuota, Keystone, Settings
+from api_cell.settings import Auth, DefaultQuota, Keystone, Limits, Settings
 from cells.errors import BadInput
 from cells.house import Parts
 from cells.model import Flavor
@@ -52,6 +52,7 @@ class FrontSettings:
     incremental_backups: bool = False
     incrementals_per_full: int = 6
     quota: DefaultQuota = field(default_factory=DefaultQuota)
+    limits: Limits = field(default_factory=Limits)
 
 
 class Front:
@@ -145,6 +146,7 @@ def _settings(settings: FrontSettings, parts: Parts) -> Settings:
         incremental_backups=settings.incremental_backups,
         incrementals_per_full=settings.incrementals_per_full,
         quota=settings.quota,
+        limits=settings.limits,
     )
 
 

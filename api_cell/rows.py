@@ -53,7 +53,13 @@ class Tried:
 @row(
     "servers",
     key=("id",),
-    indexes=(("project", "created", "id"), ("project", "updated", "id"), ("created", "id"), ("leaf", "id"), ("phase",)),
+    indexes=(
+        ("project", "created", "id"),
+        ("project", "updated", "id"),
+        ("created", "id"),
+        ("leaf", "id"),
+        ("phase", "project"),
+    ),
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRow:

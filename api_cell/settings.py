@@ -55,6 +55,17 @@ class DefaultQuota:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one project may ask, so that it cannot take the whole cell: requests a second of each REST process, after a
+    `burst` at once; and how many builds may wait for a leaf, of one project and `waiting_in_all`. 0 is no limit."""
+
+    requests_per_second: float = 200.0
+    burst: int = 1000
+    waiting: int = 2000
+    waiting_in_all: int = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """`public_url` is how clients reach this API (without /v2.1), for the links in answers; empty: as each request
     was addressed. `local_user` and `local_project` are who everybody is when `auth` is none. `image_secret` signs the
@@ -82,3 +93,4 @@ class Settings:
     incrementals_per_full: int = 6
     default_zone: str = "nova"
     quota: DefaultQuota = DefaultQuota()
+    limits: Limits = Limits()

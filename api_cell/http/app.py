@@ -6,6 +6,7 @@ The only module that imports Falcon, and the only one that catches everything.
 
 import json
 import logging
+import math
 import re
 import threading
 import uuid
@@ -22,11 +23,13 @@ from api_cell.errors import (
     NotFound,
     Rejected,
     TooLarge,
+    TooMany,
 )
 from api_cell.http import bodies, versions
 from api_cell.http.auth import Gate
 from api_cell.http.call import Answer, Call, Query, Route, Rule
 from api_cell.http.metrics import Metrics
+from api_cell.http.rates import Rates
 from api_cell.http.routes import ROUTES
 from api_cell.http.signing import ImageTokens
 from api_cell.images import FolderImages, Images
@@ -78,6 +81,7 @@ class Application:
         self.metrics = Metrics()
         self._folder = api.images if isinstance(api.images, FolderImages) else None
         self._gate = Gate(settings, self.tokens)
+        self._rates = Rates(settings.limits.requests_per_second, settings.limits.burst)
         app = falcon.App(middleware=[_Envelope(self.metrics)])
         app.req_options.strip_url_path_trailing_slash = True
         app.req_options.keep_blank_qs_values = True
@@ -101,6 +105,8 @@ class Application:
             raise NotFound(f"The resource is not there in microversion 2.{version}; ask for a later one")
         open_ = here[0].rule is Rule.OPEN
         caller = _NOBODY if open_ else self._gate.caller(req.env)
+        if caller.project and (wait := self._rates.take(caller.project)):
+            raise TooMany("This project sends more requests than it may; ask again later", retry_after=wait)
         query = _query(req)
         body: Any = None
         if any(route.schema is not None for route in here):
@@ -296,7 +302,9 @@ def _failed(req: falcon.Request, resp: falcon.Response, error: BaseException, pa
         _fault(resp, error.code, error.key, str(error))
         if error.code == 401 and "realm" in req.context:
             resp.set_header("WWW-Authenticate", req.context.realm)
-        if error.code == 413:
+        if error.retry_after is not None:
+            resp.set_header("Retry-After", str(max(1, math.ceil(error.retry_after))))
+        elif error.code == 413:
             resp.set_header("Retry-After", "0")
     elif isinstance(error, BadInput):
         _fault(resp, 400, "badRequest", str(error))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from api_cell import allowed, quota
+from api_cell import allowed, backlog, quota
 from api_cell.errors import Invalid, NotFound
 from api_cell.images import Image, visible
 from api_cell.incremental import parts_of
@@ -92,7 +92,8 @@ def create(api: Api, caller: Caller, new: NewServer, request: str, once: str = "
             return _made_before(unit, asked)
         # The usage is read under a lock: it is what all creations of a project wait for, so nothing else is.
         usage = quota.usage_of(unit, caller.project)
-        count = quota.room_for(usage, limits, spec.flavor, new.most)
+        most = backlog.room_for(unit, api.settings.limits, caller.project, new.least, new.most)
+        count = quota.room_for(usage, limits, spec.flavor, most)
         if count < new.least:
             quota.refuse_over(usage, limits, quota.held_by(spec.flavor, new.least))
         rows = tuple(wished[:count])

@@ -53,7 +53,7 @@ def upgrade() -> None:
             ("project", "updated", "id"),
             ("created", "id"),
             ("leaf", "id"),
-            ("phase",),
+            ("phase", "project"),
         ),
     )
     create_table(
