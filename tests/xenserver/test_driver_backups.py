@@ -40,7 +40,8 @@ class Site:
         driver.prepare_build(self.session, plan, KeptJournal())
 
     def disk(self, server: bytes = SERVER) -> Path:
-        """The file of a server's root disk."""
+        """The file of a server's root disk, once storage has done with it."""
+        self.pool.settle()
         (ref,) = (
             ref
             for ref in self.session.call("VDI.get_by_name_label", f"{tags.vm_name(server)} root")

@@ -98,6 +98,7 @@ class Desk:
 
     def write_back(self, raw: Path) -> None:
         """What was written into a raw file, onto the disk that it is of, as its guest would have written it."""
+        self.pool.settle()
         leaf = next((self.pool.data / "sr").rglob(f"{raw.stem}.vhd"))
         with open(raw, "rb") as source, vhd.Disk.open(leaf, writable=True) as disk:
             vhd.overwrite_raw(source, disk, disk.size)

@@ -43,7 +43,7 @@ class House:
     def settle(self):
         """Scan, and wait until the collector has done its work."""
         self.api.SR.scan(self.sr)
-        self.pool.workers.join()
+        self.pool.settle()
 
     def names(self):
         return {name.removesuffix(".vhd") for name in os.listdir(self.folder)}

@@ -144,7 +144,7 @@ def test_a_disk_that_is_being_written_waits_with_snapshots_and_refuses_to_be_des
     connection.sendall(b"half")
     assert connection.recv(1) == b""
     connection.close()
-    house.pool.workers.join()
+    house.pool.settle()
     assert house.api.task.get_status(task) == "success"
     (snapshot,) = house.api.VDI.get_snapshots(disk)
     assert house.read(snapshot)[:8] == b"halfhalf"

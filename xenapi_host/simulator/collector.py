@@ -50,7 +50,7 @@ def kick(engine: Engine, sr: Row) -> None:
 
 def collect(engine: Engine, sr: Row) -> None:
     """Step after step until nothing is left to merge. Lets the lock go while it copies. A step that fails (no room, a
-    damaged file) is left out."""
+    damaged file, a disk that is being written) is left out."""
     failed: set[str] = set()
     with engine.exclusive("SR", sr.ref):
         while sr.ref in engine.db.rows and chains.plugged(engine.db, sr) and _step(engine, sr, failed):
@@ -82,7 +82,7 @@ def _step(engine: Engine, sr: Row, failed: set[str]) -> bool:
         if child.hidden or _may_merge_leaf(engine, sr, child):
             try:
                 _merge(engine, sr, parent, child, children)
-            except (NoRoom, OSError, vhd.VhdError) as error:
+            except (NoRoom, OSError, vhd.VhdError, vhd.VhdInUse) as error:
                 _LOG.warning("%s is not merged with its parent: %s", child.uuid, error)
                 failed.add(child.uuid)
             return True
@@ -111,8 +111,6 @@ def _merge(engine: Engine, sr: Row, parent: Disk, child: Disk, children: Childre
         storage.delete(folder, child.uuid)
         chains.forget(engine, sr, child.uuid)
         return
-    storage.delete(folder, child.uuid)
-    storage.rename(folder, parent.uuid, child.uuid)
-    storage.hide(folder, child.uuid, False)
+    storage.replace(folder, parent.uuid, child.uuid)
     chains.forget(engine, sr, parent.uuid)
     chains.point(engine, child.uuid, parent.parent)

@@ -101,6 +101,10 @@ class FullPool:
             self.control.start()
         return self.url
 
+    def settle(self) -> None:
+        """Wait until what works in the background (tasks, collectors) has done."""
+        self.workers.join()
+
     def stop(self) -> None:
         if self.control is not None:
             self.control.stop()
@@ -109,7 +113,7 @@ class FullPool:
             self.engine.clear_faults()  # what hangs would never end
         for dom0 in self.engine.dom0s.values():
             dom0.stop()
-        self.workers.join()
+        self.settle()
         self.agents.stop()
         self.meter.stop()
         with self.engine.lock:

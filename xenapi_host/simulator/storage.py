@@ -44,8 +44,8 @@ def unheard(done: float) -> None:
 class Storage(Protocol):
     """All methods are called with the SR's uuid. None may be called twice for one disk at the same time; the ones
     that move bytes (coalesce, copy) may take long and are called without the engine's lock. A disk that is not there
-    raises KeyError; no room raises NoRoom. `occupy` says how many bytes others than our disks take; `write` writes to
-    a disk as if a guest had."""
+    raises KeyError; no room raises NoRoom. `replace` puts a disk in its leaf's place, under its name and visible;
+    `occupy` says how many bytes others than our disks take; `write` writes to a disk as if a guest had."""
 
     def open(self, sr: str, total: int) -> None: ...
     def close(self, sr: str) -> None: ...
@@ -55,6 +55,7 @@ class Storage(Protocol):
     def create(self, sr: str, uuid: str, virtual_size: int) -> None: ...
     def branch(self, sr: str, uuid: str, parent: str) -> None: ...
     def rename(self, sr: str, uuid: str, new_uuid: str) -> None: ...
+    def replace(self, sr: str, uuid: str, leaf: str) -> None: ...
     def delete(self, sr: str, uuid: str) -> None: ...
     def hide(self, sr: str, uuid: str, hidden: bool) -> None: ...
     def relink(self, sr: str, uuid: str, parent: str | None) -> None: ...
@@ -126,6 +127,11 @@ class MemoryStorage:
     def rename(self, sr: str, uuid: str, new_uuid: str) -> None:
         nodes = self._repositories[sr].nodes
         nodes[new_uuid] = nodes.pop(uuid)
+
+    def replace(self, sr: str, uuid: str, leaf: str) -> None:
+        self.delete(sr, leaf)
+        self.hide(sr, uuid, False)
+        self.rename(sr, uuid, leaf)
 
     def delete(self, sr: str, uuid: str) -> None:
         repository = self._repositories[sr]

@@ -99,6 +99,10 @@ class VhdStorage:
     def rename(self, sr: str, uuid: str, new_uuid: str) -> None:
         os.rename(self.path(sr, uuid), self.path(sr, new_uuid))
 
+    def replace(self, sr: str, uuid: str, leaf: str) -> None:
+        self.hide(sr, uuid, False)  # first: a hidden leaf, should we die in between, would be taken for garbage
+        os.replace(self.path(sr, uuid), self.path(sr, leaf))
+
     def delete(self, sr: str, uuid: str) -> None:
         try:
             self.path(sr, uuid).unlink()

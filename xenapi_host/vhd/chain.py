@@ -12,11 +12,24 @@ from xenapi_host.vhd.errors import ChainLoop, ChainTooLong, DamagedVhd, ParentMi
 from xenapi_host.vhd.file import VhdFile, batmap_header_offset
 from xenapi_host.vhd.layout import ABSENT, CHAIN_LIMIT, FOOTER_SIZE, SECTOR, Kind, round_up, unpack_footer
 
+_LOOKS = 4
 _CLOCK_SLACK_SECONDS = 24 * 3600
 
 
 def open_chain(leaf: str | os.PathLike[str], *, writable: bool = False) -> list[VhdFile]:
-    """Open a leaf and all its ancestors, leaf first; only the leaf can be writable. Close what you get."""
+    """Open a leaf and all its ancestors, leaf first; only the leaf can be writable. Close what you get.
+
+    Storage may merge layers while this looks, which renames and relinks files: then it looks again.
+    """
+    for _ in range(_LOOKS - 1):
+        try:
+            return _open_chain(leaf, writable)
+        except (ParentMissing, ParentMismatch):
+            continue
+    return _open_chain(leaf, writable)
+
+
+def _open_chain(leaf: str | os.PathLike[str], writable: bool) -> list[VhdFile]:
     folder = Path(leaf).parent
     with ExitStack() as opened:
         files = [opened.enter_context(VhdFile(leaf, writable=writable))]

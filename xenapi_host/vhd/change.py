@@ -122,10 +122,11 @@ def coalesce(child_path: AnyPath) -> int:
     """Copy everything a differencing disk holds into its parent; returns the bytes copied.
 
     Afterwards parent and child read the same: link the child's children to the parent, then delete the child. Done
-    twice, or again after a crash half-way, the result is the same. The parent must have no other children.
+    twice, or again after a crash half-way, the result is the same. The parent must have no other children, and the
+    child no writer (VhdInUse).
     """
     copied = 0
-    files = open_chain(child_path)
+    files = open_chain(child_path, writable=True)
     try:
         child = files[0]
         if len(files) == 1:
