@@ -205,6 +205,17 @@ TAGS = ok(exactly({"tags": {"type": "array", "items": TEXT}}))
 _ATTACHMENT: Schema = exactly({"id": UUID, "volumeId": UUID, "serverId": UUID, "device": TEXT})
 ATTACHMENT = ok(exactly({"volumeAttachment": _ATTACHMENT}))
 ATTACHMENTS = ok(exactly({"volumeAttachments": {"type": "array", "items": _ATTACHMENT}}))
+VOLUME = ok(exactly({"volume": exactly({"id": UUID, "name": TEXT, "size": COUNT, "status": TEXT})}))
+BLOCK_STORAGE = ok(
+    exactly(
+        {
+            "versions": {
+                "type": "array",
+                "items": exactly({**dict.fromkeys(("id", "status", "version", "min_version"), TEXT), "links": LINKS}),
+            }
+        }
+    )
+)
 HOST_SNAPSHOTS = ok(
     exactly({"host_snapshots": {"type": "array", "items": exactly({"id": UUID, "name": TEXT, "taken": TEXT})}})
 )

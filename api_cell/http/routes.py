@@ -151,6 +151,10 @@ ROUTES: tuple[Route, ...] = (
         rule=_ADMIN,
         schema=schemas.CLASSIC_MIGRATION,
     ),
+    # the volume that a client looks up before it attaches it
+    _route("GET /volume/v3", volumes.block_storage, answers.BLOCK_STORAGE, rule=_OPEN),
+    _route("GET /volume/v3/volumes/detail", volumes.find_by_name, {}),
+    _route("GET /volume/v3/volumes/{volume}", volumes.find, answers.VOLUME),
     # flavors
     _route(f"GET {_FLAVORS}", flavors.names, answers.FLAVOR_NAMES, query=queries.FLAVORS),
     _route(f"POST {_FLAVORS}", flavors.create, answers.FLAVOR, rule=_ADMIN, schema=schemas.create_flavor),

@@ -1,4 +1,5 @@
-"""/servers/{id}/os-volume_attachments: parse -> api_cell.service.volumes -> view."""
+"""/servers/{id}/os-volume_attachments, and the one question of Cinder's that clients ask before they attach a volume:
+parse -> api_cell.service.volumes -> view."""
 
 import uuid
 from typing import Any
@@ -7,6 +8,7 @@ from api_cell.errors import Invalid, NotFound
 from api_cell.http.call import Answer, Call
 from api_cell.http.servers import asking
 from api_cell.service import volumes
+from api_cell.settings import GIB
 from api_cell.volumes import device_name, device_number
 from cells.model import Volume
 
@@ -32,6 +34,29 @@ def attach(call: Call) -> Answer:
 def detach(call: Call) -> Answer:
     volumes.detach(call.api, asking(call), _volume(call))
     return Answer(code=202)
+
+
+def find(call: Call) -> Answer:
+    """As Cinder shows a volume, as far as a pool knows it."""
+    found = volumes.find(call.api, call.caller, _volume(call), call.request_id)
+    view = {
+        "id": found["id"],
+        "name": found["name"],
+        "size": -(-found["size"] // GIB),
+        "status": "in-use" if found["attached"] else "available",
+    }
+    return Answer(body={"volume": view})
+
+
+def find_by_name(call: Call) -> Answer:
+    """What clients ask next when there is no volume of that id."""
+    raise NotFound("No such volume: a volume is found by its id, where the project has a server, not by its name")
+
+
+def block_storage(call: Call) -> Answer:
+    links = [{"rel": "self", "href": f"{call.base}/volume/v3/"}]
+    version = {"id": "v3.0", "status": "CURRENT", "version": "3.0", "min_version": "3.0", "links": links}
+    return Answer(body={"versions": [version]})
 
 
 def _device(name: str | None) -> int | None:

@@ -1,15 +1,17 @@
 """Volumes of servers: the leaf is asked whether the project has such a volume, then told to attach it."""
 
 import json
+from typing import Any
 
 from api_cell.errors import Invalid, NotAllowedNow, NotFound
+from api_cell.service import servers
 from api_cell.service.actions import Asking, may, open_wish, wish
-from api_cell.service.api import Api
+from api_cell.service.api import Api, Caller
 from api_cell.service.questions import ask
-from api_cell.service.servers import get
+from api_cell.service.servers import Wanted, get
 from api_cell.volumes import ATTACH, DETACH, detail_of, device_name, free_devices, leaving, volumes_of
 from cells.messages import AttachVolume, DetachVolume, Question
-from cells.model import Volume
+from cells.model import VmState, Volume
 from cells.ports import Unit
 
 
@@ -38,6 +40,22 @@ def attach(api: Api, asking: Asking, volume: str, device: int | None) -> Volume:
 
     wish(api, act)
     return made[0]
+
+
+_MOST_LEAVES = 8
+
+
+def find(api: Api, caller: Caller, volume: str, request: str) -> dict[str, Any]:
+    """A volume of the caller's project, as one of the leaves that hold its servers knows it. NotFound where none does:
+    a project can attach a volume only where it has a server."""
+    rows = servers.find(api, Wanted(project=caller.project, limit=1000))
+    of_leaf = {row.leaf: row for row in rows if row.leaf and row.vm_state in (VmState.ACTIVE, VmState.STOPPED)}
+    for row in list(of_leaf.values())[:_MOST_LEAVES]:
+        asking = Asking(caller=caller, server=row.id, request=request)
+        found: dict[str, Any] | None = json.loads(ask(api, asking, Question.VOLUME, about=volume))
+        if found is not None:
+            return found
+    raise NotFound(f"Volume {volume} could not be found.")
 
 
 def detach(api: Api, asking: Asking, volume: str) -> None:

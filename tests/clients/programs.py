@@ -35,6 +35,7 @@ class Door:
             "OS_COMPUTE_ENDPOINT_OVERRIDE": f"{base}/v2.1",
             "OS_IMAGE_ENDPOINT_OVERRIDE": f"{base}/image",
             "OS_IDENTITY_ENDPOINT_OVERRIDE": f"{base}/v3",
+            "OS_BLOCK_STORAGE_ENDPOINT_OVERRIDE": f"{base}/volume/v3",
         }
         if self.user:
             told |= {"OS_AUTH_TYPE": "http_basic", "OS_USERNAME": self.user, "OS_PASSWORD": self.password}

@@ -128,3 +128,18 @@ def test_openstacksdk_does_the_same_from_python(door: Door) -> None:
     assert told["seen"] == ["ACTIVE", "active", "VERIFY_RESIZE", "ACTIVE", "SHUTOFF"]
     assert sorted(told["paged"]) == ["p0", "p1", "p2", "p3", "sdk"]
     assert told["found"] and told["left"] == 4
+
+
+def test_openstackclient_attaches_lists_and_detaches_a_volume(open_house: tuple[ApiHouse, Door]) -> None:
+    house, door = open_house
+    server, volume = house.a_server("web"), "6f1c1e3e-0000-4000-8000-00000000abcd"
+    house.daemon.volumes.add(volume)
+    made = door.ask("server", "add", "volume", "web", volume)
+    assert (made["Volume ID"], made["Server ID"], made["Device"]) == (volume, server, "/dev/xvdi")
+    (listed,) = door.ask("server", "volume", "list", "web")
+    assert (listed["Volume ID"], listed["Device"]) == (volume, "/dev/xvdi")
+    assert door.ask("server", "show", "web")["volumes_attached"] == [{"id": volume, "delete_on_termination": False}]
+    door.run("server", "remove", "volume", "web", volume)
+    assert door.ask("server", "volume", "list", "web") == []
+    nowhere = "6f1c1e3e-0000-4000-8000-00000000ffff"
+    assert "not by its name" in door.run("server", "add", "volume", "web", nowhere, fails=True)

@@ -24,13 +24,13 @@ from api_cell.status import settle
 from cells import codec
 from cells.decision import Remove
 from cells.ids import Ids
-from cells.messages import REGISTRY, Ask, Intent, Question, ResizeServer, SnapshotServer
-from cells.model import Flavor, InstanceState, PowerState, VmState
+from cells.messages import REGISTRY, Ask, AttachVolume, DetachVolume, Intent, Question, ResizeServer, SnapshotServer
+from cells.model import Flavor, InstanceState, PowerState, VmState, Volume
 from cells.names import SECOND
 from cells.rows import WakeRow
 from cells.store.sql import SqlStore
 from tests.support.requests import ask
-from xenapi_host.driver import Diagnostics
+from xenapi_host.driver import Diagnostics, VolumeFacts
 
 START = 1_790_000_000 * SECOND
 # What a leaf says of an idle server.
@@ -58,6 +58,7 @@ class WillingDaemon:
 
     def __init__(self, store: SqlStore, images: FolderImages, clock: Any) -> None:
         self._store, self._images, self._clock = store, images, clock
+        self.volumes: set[str] = set()
 
     def step(self) -> int:
         """Take up all there is; gives how many wishes that were."""
@@ -93,8 +94,13 @@ class WillingDaemon:
     def _answer(self, unit: Any, question: Ask) -> None:
         """As an idle server would."""
         row = unit.get(QuestionRow, question.question)
-        if row is not None:
-            unit.save(replace(row, done=True, body=zlib.compress(SAID[question.kind])))
+        if row is None:
+            return
+        said = SAID[question.kind]
+        if question.kind is Question.VOLUME and question.about in self.volumes:
+            facts = VolumeFacts(id=question.about, name="data", size=2**30, attached=False)
+            said = json.dumps(asdict(facts)).encode()
+        unit.save(replace(row, done=True, body=zlib.compress(said)))
 
     def _with_effect(self, row: ServerRow, wish: Intent) -> ServerRow:
         state = row.state
@@ -123,6 +129,14 @@ class WillingDaemon:
             case "server.revert_resize":
                 state = replace(state, vm_state=VmState.ACTIVE, flavor=row.spec.flavor)
                 return replace(row, resize_to=None, state=state)
+            case "server.attach_volume":
+                assert isinstance(command, AttachVolume)
+                volume = Volume(id=command.volume, device=command.device)
+                state = replace(state, volumes=(*state.volumes, volume))
+            case "server.detach_volume":
+                assert isinstance(command, DetachVolume)
+                left = tuple(volume for volume in state.volumes if volume.id != command.volume)
+                state = replace(state, volumes=left)
             case "server.snapshot":
                 assert isinstance(command, SnapshotServer)
                 self._images.fill(command.image.id, Bytes(b"a snapshot"))
