@@ -12,6 +12,7 @@ from cells.messages import (
     REGISTRY,
     Ask,
     DeleteServer,
+    EvacuateServer,
     Expired,
     Intent,
     RebuildServer,
@@ -52,6 +53,8 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
         if command.sealed and not sealed:
             return _not_now(here, row, body.number, f"{row.leaf} is out of reach", now)
         command = replace(command, sealed=sealed)
+    elif isinstance(command, EvacuateServer):
+        command = replace(command, sealed=here.sealed(row.leaf, row.spec.image.id, False))
     elif isinstance(command, SetPassword):
         sealed = here.personal(row.leaf, "", command.sealed)
         if not sealed:

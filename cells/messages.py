@@ -249,9 +249,11 @@ class MigrateServer:
 @record("server.evacuate", direction=Direction.DOWN, acknowledged=True, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvacuateServer:
-    """Bring the server up on another host of the leaf; refused unless its own host is confirmed dead."""
+    """Bring the server up on another host of the leaf; refused unless its own host is confirmed dead. One whose disks
+    are lost is made anew from its image. `sealed` as in model.BuildSpec."""
 
     host: str = ""
+    sealed: bytes = b""
 
 
 @record("server.set_password", direction=Direction.DOWN, acknowledged=True, of_server=True)

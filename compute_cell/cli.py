@@ -78,7 +78,7 @@ class HostList(Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
         rows: list[tuple[object, ...]] = []
-        for config in _leaves(configs_of(parsed_args)):
+        for config in leaves(configs_of(parsed_args)):
             try:
                 with open_store(config, whole=True) as store, store.unit(lock=False) as unit:
                     pools = {pool.name: pool for pool in unit.all(PoolRow)}
@@ -116,7 +116,7 @@ def _host(config: CellConfig, host: HostRow, pool: PoolRow | None) -> tuple[obje
     )
 
 
-class _OneHost(Command):
+class OneHost(Command):
     """Change the state of one host."""
 
     def options(self, parser: argparse.ArgumentParser) -> None:
@@ -125,7 +125,7 @@ class _OneHost(Command):
 
     def change(self, arguments: argparse.Namespace, state: HostState) -> None:
         """Save the host's new state if `why_not` has nothing against it, on the row as it is then."""
-        config, found = _find(_leaves(configs_of(arguments)), arguments.host)
+        config, found = find_host(leaves(configs_of(arguments)), arguments.host)
         with open_store(config, whole=True) as store, store.unit() as unit:
             host = unit.get(HostRow, found.uuid)
             if host is None:
@@ -140,7 +140,7 @@ class _OneHost(Command):
         return ""
 
 
-class HostDisable(_OneHost):
+class HostDisable(OneHost):
     """Let a host keep what it has and take no new builds."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -152,7 +152,7 @@ class HostDisable(_OneHost):
         return ""
 
 
-class HostEnable(_OneHost):
+class HostEnable(OneHost):
     """Let a host take builds (again); the next measurement shows whether it can."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -176,36 +176,17 @@ class HostReread(Command):
         self.say(f"{config.cell}: {'; '.join(decision.notes)}; start its daemons now")
 
 
-class HostConfirmDead(_OneHost):
-    """Confirm that a host is powered off or fenced, so that what it ran may be rebuilt elsewhere. A host that is still
-    running would then run a second copy of a server: look before you say so."""
-
-    def options(self, parser: argparse.ArgumentParser) -> None:
-        super().options(parser)
-        parser.add_argument("--powered-off", action="store_true", required=True, help="yes, I have made sure")
-        parser.add_argument("--force", action="store_true", help="also while its pool calls it alive")
-
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self._force = bool(parsed_args.force)
-        self.change(parsed_args, HostState.DEAD)
-
-    def why_not(self, host: HostRow) -> str:
-        if host.state is not HostState.DOWN and not self._force:
-            return f"{host.name} is {host.state}, not down: its pool calls it alive; --force if the pool is wrong"
-        return ""
-
-
 def _leaf(config: CellConfig) -> CellConfig:
     if config.role != "compute":
         raise BadInput(f"{config.cell} is an API cell and has no hosts; name a compute cell")
     return config
 
 
-def _leaves(configs: Iterable[CellConfig]) -> Iterator[CellConfig]:
+def leaves(configs: Iterable[CellConfig]) -> Iterator[CellConfig]:
     return (config for config in configs if config.role == "compute")
 
 
-def _find(configs: Iterable[CellConfig], word: str) -> tuple[CellConfig, HostRow]:
+def find_host(configs: Iterable[CellConfig], word: str) -> tuple[CellConfig, HostRow]:
     found = []
     for config in configs:
         with open_store(config, whole=True) as store, store.unit(lock=False) as unit:

@@ -101,6 +101,8 @@ def next_one(here: Here, view: View, instance: InstanceRow, now: Instant) -> Dec
 def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
     """The job of the current command is over."""
     idle = replace(instance, job=NO_JOB)
+    if end.kind == evacuation.UNDO and instance.command is None:
+        return evacuated(here, view, instance, end, now)
     if instance.phase is Phase.UNDOING or instance.command is None:
         return undone_while_busy(here, idle, now)
     record = unpack_record(instance.command.data)
@@ -129,6 +131,12 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"attaching given up: {end.error}",))
     if end.kind == volumes.UNDO_ATTACH and not end.error:
         end = replace(end, error="the host could not attach the volume in time; it is not attached")
+    undoing = evacuation.undoing(here, idle, record.request) if end.error and end.kind != evacuation.UNDO else None
+    if undoing is not None:
+        broken = replace(idle.state, fault=fault(end.error, now))
+        return Decision(save=(replace(idle, job=undoing.id, state=broken),), do=(undoing,))
+    if end.kind == evacuation.UNDO:
+        end = replace(end, error=end.error or _why(idle))
     if end.error and not end.permanent and isinstance(record.body, LiveMigrateServer):
         # Where it is, watching finds out; until then it has room on both hosts.
         return _over(here, view, idle, end.error, now)
@@ -146,6 +154,12 @@ def evacuated(here: Here, view: View, instance: InstanceRow, end: JobEnded, now:
     idle = replace(instance, job=NO_JOB)
     if instance.phase is Phase.UNDOING or instance.moving is None:
         return undone_while_busy(here, idle, now)
+    undoing = evacuation.undoing(here, idle) if end.error and end.kind != evacuation.UNDO else None
+    if undoing is not None:
+        told = here.changed(replace(idle, job=undoing.id), now, fault=fault(end.error, now))
+        return Decision(do=(undoing,), notes=(f"given up: {end.error}",)) + told
+    if end.kind == evacuation.UNDO:
+        end = replace(end, error=end.error or _why(idle))
     if end.error:
         after, rows = evacuation.broken(view, idle, end.error, now)
     else:
@@ -153,6 +167,10 @@ def evacuated(here: Here, view: View, instance: InstanceRow, end: JobEnded, now:
     told = here.changed(after, now, task_state="")
     changed = next(row for row in told.save if isinstance(row, InstanceRow))
     return Decision(save=rows, notes=(end.error or "evacuated",)) + told + next_one(here, view, changed, now)
+
+
+def _why(instance: InstanceRow) -> str:
+    return instance.state.fault.message if instance.state.fault is not None else "it could not be made anew"
 
 
 def _over(here: Here, view: View, instance: InstanceRow, error: str, now: Instant) -> Decision:

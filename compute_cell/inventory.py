@@ -61,15 +61,14 @@ def _row(pool: str, said: MeasuredHost, before: HostRow | None) -> HostRow:
             hypervisor_version=said.version,
             traits=said.traits,
         )
-    state = before.state
-    if state in (HostState.ENABLED, HostState.DOWN):
-        state = HostState.ENABLED if said.ready else HostState.DOWN
+    state, fenced_from = state_of(said, before)
     # Free memory on the host has our own servers taken off already: what counts is whether the host itself grew.
     more_ram = said.physical_mib - before.physical_mib
     return replace(
         before,
         name=said.name,
         state=state,
+        fenced_from=fenced_from,
         ram_mib=before.ram_mib + more_ram,
         physical_mib=said.physical_mib,
         vcpus=said.vcpus,
@@ -83,6 +82,17 @@ def _row(pool: str, said: MeasuredHost, before: HostRow | None) -> HostRow:
         hypervisor_version=said.version,
         traits=said.traits,
     )
+
+
+def state_of(said: MeasuredHost, before: HostRow) -> tuple[HostState, str]:
+    """The state of a host now, and what it was before its pool fenced it. What a person has said stays."""
+    if said.fenced and before.state is not HostState.DEAD:
+        return HostState.DEAD, HostState.ENABLED if before.state is HostState.DOWN else before.state
+    if before.state is HostState.DEAD and before.fenced_from and said.ready:
+        return HostState(before.fenced_from), ""
+    if before.state in (HostState.ENABLED, HostState.DOWN):
+        return (HostState.ENABLED if said.ready else HostState.DOWN), ""
+    return before.state, before.fenced_from
 
 
 def _shared(hosts: Iterable[MeasuredHost]) -> list[tuple[str, int, str]]:

@@ -31,6 +31,8 @@ def register_pool(
         secret=identity.keep(password.encode(), random_bytes),
         fingerprint=fingerprint,
         heard=known.heard if known is not None else 0,
+        when_host_dies=known.when_host_dies if known is not None else "",
+        when_disks_are_lost=known.when_disks_are_lost if known is not None else "",
     )
     unit.save(row)
     return row

@@ -77,13 +77,14 @@ from compute_cell import (
     hosts,
     inventory,
     leftovers,
+    lost_copies,
     reports,
     restored,
     watching,
 )
 from compute_cell.answers import Here
 from compute_cell.caches import Clearing
-from compute_cell.evacuation import Policy
+from compute_cell.evacuation import Lost, Policy
 from compute_cell.leftovers import Sweeping
 from compute_cell.pools import Pools
 from compute_cell.rows import ROWS, GroupRow, HostRow, InstanceRow, Phase, PoolRow
@@ -108,7 +109,8 @@ class ComputeSettings:
     `clean_seconds`: how long a guest is given to shut itself down. `watch_wait`: how long a pool is asked to wait for
     events, `watch_every` the time between looks where nothing waits (light hosts); 0 watches nothing.
     `leftovers_kept`: how long something of ours stays on a host that nobody uses; 0 keeps all.
-    `watch_all_every`: how often every server is compared with its VM. `when_host_dies`: leave, ask or evacuate.
+    `watch_all_every`: how often every server is compared with its VM. `when_host_dies`: leave, ask or evacuate;
+    `when_disks_are_lost`: error or rebuild.
     `classic_sources`: how guests of classic Xen hosts are reached."""
 
     mute_after: float = 60.0
@@ -119,6 +121,7 @@ class ComputeSettings:
     watch_wait: float = 20.0
     watch_all_every: float = 600.0
     when_host_dies: str = Policy.ASK
+    when_disks_are_lost: str = Lost.ERROR
     images_kept: float = 7 * 86400.0
     leftovers_kept: float = 86400.0
     counting: Counting = field(default_factory=Counting)
@@ -130,6 +133,7 @@ _ENDS: dict[str, Callable[[Here, View, InstanceRow, JobEnded, Instant], Decision
     "build.start": build.started,
     "build.destroy": build.destroyed,
     evacuation.OF_HOST: commands.evacuated,
+    f"{evacuation.OF_HOST}_anew": commands.evacuated,
     restored.FIND: restored.found,
 }
 
@@ -172,7 +176,7 @@ class ComputeRole:
         self._clearing = Clearing()
         self._unseen = reports.Unseen()
         self._watches: dict[str, Watch] = {}
-        self._policy = _policy(settings.when_host_dies)
+        self._policies = evacuation.policies(settings.when_host_dies, settings.when_disks_are_lost)
         here = self._here
 
         def take(view: View, received: Received, body: Any, now: Instant) -> Decision:
@@ -267,6 +271,8 @@ class ComputeRole:
             return self._watched(view, end, now)
         if end.kind == leftovers.SWEEP:
             return self._sweeping.found(self._here, view, end, now)
+        if end.kind == lost_copies.SET_ASIDE:
+            return lost_copies.over(received.record.server, end)
         if end.kind == guest.ASKED:
             return guest.answered(self._here, view, received.record.server, end, now)
         instance = view.get(InstanceRow, received.record.server)
@@ -313,7 +319,8 @@ class ComputeRole:
         decision += self._unseen.again(self._here, view, now) + self._measure(view, now) + self._watch(view, now)
         owners = self.neighbourhood.topology.api_cells()
         decision += restored.asking(self._here, view, owners, now)
-        decision += evacuation.look(self._here, view, self._policy, now)
+        decision += evacuation.look(self._here, view, self._policies, now)
+        decision += lost_copies.look(self._here, view, now)
         if now >= self._next_digest:
             self._next_digest = now + int(self._settings.digest_every * SECOND)
             decision += reports.digests(self._here, view, owners if view.all(PoolRow) else ())
@@ -401,11 +408,3 @@ def _generation(view: View) -> Generation:
 def _state(settings: Mapping[str, str]) -> CellState:
     asked = CellState(settings.get(build.STATE, CellState.ENABLED))
     return CellState.DRAINING if asked is CellState.ENABLED and build.RESTORING in settings else asked
-
-
-def _policy(text: str) -> Policy:
-    try:
-        return Policy(text)
-    except ValueError:
-        words = ", ".join(Policy)
-        raise BadInput(f"settings.when_host_dies: {text!r} is not known; choose one of {words}") from None

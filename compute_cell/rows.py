@@ -24,7 +24,9 @@ class HostState(StrEnum):
 @row("pools", key=("name",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRow:
-    """A XenServer pool and how to log in to it; `secret` is the password, sealed with the cell's own key."""
+    """A XenServer pool and how to log in to it; `secret` is the password, sealed with the cell's own key.
+    `when_host_dies`, `when_disks_are_lost`: as the cell's settings of these names, for this pool; empty: as they are
+    there."""
 
     name: str
     url: str
@@ -34,6 +36,8 @@ class PoolRow:
     asked: Instant = 0
     heard: Instant = 0
     error: Text = ""
+    when_host_dies: str = ""
+    when_disks_are_lost: str = ""
 
 
 @row("hosts", key=("uuid",), indexes=(("pool",),))
@@ -42,7 +46,9 @@ class HostRow:
     """A host: what it has for guests after reserve and overcommit, and what of that is free after claims. The claim
     of a build is in the same transaction as the instance. `sr`: the storage repository its servers' disks are on;
     `group`: the name of the storage group where that is shared, else empty and `free_disk_gib` is the host's own.
-    `foreign_mib`: memory of what runs there without being ours, as last seen; -1: not seen yet."""
+    `foreign_mib`: memory of what runs there without being ours, as last seen; -1: not seen yet. `fenced_from`: the
+    state it had when its pool's high availability fenced it, and has again when it returns; empty where a person
+    confirmed that it is dead."""
 
     uuid: str
     pool: str
@@ -62,6 +68,7 @@ class HostRow:
     zone: str = ""
     traits: tuple[str, ...] = ()
     foreign_mib: int = -1
+    fenced_from: str = ""
 
 
 @row("storage_groups", key=("name",))
@@ -97,12 +104,27 @@ class QueuedCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """Where a server is moving to: a host (uuid and name) and its pool; `room` is what is claimed there."""
+    """Where a server is moving to: a host (uuid and name) and its pool; `room` is what is claimed there. `serial`: of
+    the VM that is made anew there, because the disks of the old one are lost; 0 where it is moved."""
 
     host: str
     pool: str
     name: str
     room: Flavor
+    serial: int = 0
+
+
+@row("lost_copies", key=("server", "host"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostCopyRow:
+    """What is left of a server on a dead host, since it was made anew elsewhere with this serial: set aside as soon as
+    the host returns. `due`: when to try (again)."""
+
+    server: Id
+    host: str
+    pool: str
+    serial: int
+    due: Instant = 0
 
 
 @row("instances", key=("id",), indexes=(("unseen", "updated"), ("owner", "id"), ("host",), ("stale",)))
@@ -139,4 +161,4 @@ class InstanceRow:
     stale: bool = False
 
 
-ROWS: tuple[type, ...] = (PoolRow, HostRow, GroupRow, InstanceRow)
+ROWS: tuple[type, ...] = (PoolRow, HostRow, GroupRow, InstanceRow, LostCopyRow)

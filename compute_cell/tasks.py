@@ -209,6 +209,37 @@ class EvacuateTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceTask:
+    """Make a server of the host `dead` (a uuid), whose disks are lost, anew as `spec` says on this host; what is left
+    of it in `old_pool` is set aside. `serial` names the new VM."""
+
+    pool: str
+    old_pool: str
+    dead: str
+    attempt: int
+    serial: int
+    spec: BuildSpec
+    on: HostFacts
+    start: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoReplaceTask:
+    """Remove what there is of the VM of this serial."""
+
+    pool: str
+    serial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAsideTask:
+    """Put every VM of a server on this pool out of use but the one of `serial`: its host has returned."""
+
+    pool: str
+    serial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchTask:
     """Wait at most `wait` seconds for an event since `token`, then look at the pool's VMs. `began`: when it was asked
     for; `whole`: whether every server is to be compared."""
@@ -303,7 +334,7 @@ class MeasureTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredHost:
-    """A host as placing counts it: after reserve and overcommit."""
+    """A host as placing counts it: after reserve and overcommit. `fenced`: its pool has made sure that it is off."""
 
     uuid: str
     name: str
@@ -317,6 +348,7 @@ class MeasuredHost:
     network: str
     version: str
     traits: tuple[str, ...]
+    fenced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

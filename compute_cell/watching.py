@@ -183,6 +183,9 @@ def _foreign(view: View, said: Watched) -> tuple[HostRow, ...]:
 DEAD = "Its host is dead"
 
 
+_NEWS = {HostState.DOWN: "host down", HostState.DEAD: "host fenced by its pool"}
+
+
 def told_of_hosts(here: Here, view: View, rows: Iterable[object], now: Instant) -> Decision:
     """A line in the story of each server whose host has fallen silent, or answers again."""
     decision = NOTHING
@@ -190,7 +193,7 @@ def told_of_hosts(here: Here, view: View, rows: Iterable[object], now: Instant) 
         before = view.get(HostRow, after.uuid) if isinstance(after, HostRow) else None
         if not isinstance(after, HostRow) or before is None or before.state is after.state:
             continue
-        word = "host down" if after.state is HostState.DOWN else "host up"
+        word = _NEWS.get(after.state, "host up")
         servers = view.find(InstanceRow, Where(column="host", op="=", value=after.uuid))
         lines = tuple(story(here, row, word, after.name, now) for row in servers if row.phase is Phase.GRANTED)
         decision += Decision(save=lines, notes=(f"{word}: {after.name}, {len(lines)} servers",))

@@ -12,7 +12,7 @@ from typing import Any
 
 from cells import codec
 from cells.decision import Job
-from cells.errors import Permanent, Refusal
+from cells.errors import Permanent, Refusal, Temporary
 from cells.identity import Identity
 from cells.model import ClassicGuest, PowerState, Secrets
 from cells.ports import Journal
@@ -38,16 +38,19 @@ from compute_cell.tasks import (
     PowerTask,
     PrepareTask,
     RemakeTask,
+    ReplaceTask,
     ResizeTask,
     RevertTask,
     Said,
     SeenForeign,
     SeenServer,
+    SetAsideTask,
     SharesTask,
     SnapshotTask,
     StartTask,
     SweepTask,
     TidyTask,
+    UndoReplaceTask,
     UnrescueTask,
     Watched,
     WatchTask,
@@ -145,7 +148,12 @@ class Work:
             "server.move": (MoveTask, self._move),
             "server.evacuate": (EvacuateTask, self._evacuate),
             "host.evacuate": (EvacuateTask, self._evacuate),
+            "server.evacuate_anew": (ReplaceTask, self._replace),
+            "host.evacuate_anew": (ReplaceTask, self._replace),
+            "server.undo_replace": (UndoReplaceTask, self._undo_replace),
+            "host.set_aside": (SetAsideTask, self._set_aside),
             "server.find": (FindTask, self._find),
+            "build.discard": (DestroyTask, self._destroy),
             "pool.watch": (WatchTask, self._watch),
             "pool.clear_cache": (ClearCacheTask, self._clear_cache),
             leftovers.SWEEP: (SweepTask, self._sweep),
@@ -294,6 +302,23 @@ class Work:
                 driver.destroy(session, job.server)
         return None
 
+    def _replace(self, job: Job, task: ReplaceTask, journal: Journal) -> None:
+        try:
+            driver.set_aside(self._session(task.old_pool, journal), job.server, task.serial, dead=task.dead)
+        except Temporary:
+            if task.old_pool == task.pool:
+                raise
+            # The pool was this host, or went with it: what is left there is set aside when it answers again.
+        plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.serial)
+        session, headers = self._session(task.pool, journal), self._headers(task.spec.sealed)
+        driver.replace_lost(session, plan, journal, start=task.start, headers=headers)
+
+    def _undo_replace(self, job: Job, task: UndoReplaceTask, journal: Journal) -> None:
+        driver.remove_copy(self._session(task.pool, journal), job.server, task.serial)
+
+    def _set_aside(self, job: Job, task: SetAsideTask, journal: Journal) -> int:
+        return driver.set_aside(self._session(task.pool, journal), job.server, task.serial)
+
     def _watch(self, job: Job, task: WatchTask, journal: Journal) -> Watched:
         seen = driver.look(self._pools.session(task.pool), task.token, wait=task.wait)
         return Watched(
@@ -400,4 +425,5 @@ def _host(facts: PoolFacts, host: HostFacts, counting: Counting) -> MeasuredHost
         network=host.network,
         version=host.version,
         traits=host.traits,
+        fenced=host.fenced,
     )

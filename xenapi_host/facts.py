@@ -31,7 +31,8 @@ class StorageFacts:
 class HostFacts:
     """A host. `memory_total_mib` is what servers may have together: Xen's and the control domain's part is taken off.
     `storage` and `network` are the uuids of the SR and network that servers are built on there, empty
-    where the host has none that fits. `traits` as placement understands them, such as hvm, pv, uefi."""
+    where the host has none that fits. `traits` as placement understands them, such as hvm, pv, uefi. `fenced`: its
+    pool's high availability has made sure that it is off."""
 
     uuid: str
     name: str
@@ -46,6 +47,7 @@ class HostFacts:
     traits: tuple[str, ...] = ()
     storage: str = ""
     network: str = ""
+    fenced: bool = False
 
     @property
     def usable(self) -> bool:

@@ -3,7 +3,7 @@
 They come of a daemon that was frozen between the look at its lease and a call: by then another daemon had done the
 work, so what the call made is nobody's. There are clones of cached images without a claim, which no server knows; and
 VMs without disks, claimed disks and snapshots that are attached to nothing, which have a server. Volumes, bases of
-backups, running VMs, VMs with disks and whatever does not carry our names and tags are never told.
+backups, running VMs, VMs with disks (but those set aside), whatever does not carry our names and tags are never told.
 """
 
 from collections.abc import Mapping
@@ -30,14 +30,15 @@ class Held(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """One thing that nobody uses at this moment; `server` is None for a clone of the image `image`. `seen`: the note on
-    it."""
+    """One thing that nobody uses at this moment; `server` is None for a clone of the image `image`. `is_lost`: a VM
+    with its disks whose server was made anew elsewhere. `seen`: the note on it."""
 
     of: str
     ref: str
     name: str
     server: bytes | None = None
     image: str = ""
+    is_lost: bool = False
     seen: str = ""
 
 
@@ -76,10 +77,13 @@ def _of_machine(ref: str, record: Mapping[str, Any]) -> Leftover | None:
     server = tags.server_of(record["other_config"])
     if server is None or record["is_a_snapshot"] or record["is_a_template"]:
         return None
+    name = record["name_label"]
+    if name == tags.vm_name(server) + tags.LOST_SUFFIX and record["power_state"] != "Running":
+        return Leftover(of="VM", ref=ref, name=name, server=server, is_lost=True, seen=_note(record))
     ours = {tags.vm_name(server) + suffix for suffix in ("", tags.ORIGINAL_SUFFIX, tags.RESCUE_SUFFIX)}
-    if record["name_label"] not in ours or record["power_state"] != "Halted" or record["VBDs"]:
+    if name not in ours or record["power_state"] != "Halted" or record["VBDs"]:
         return None
-    return Leftover(of="VM", ref=ref, name=record["name_label"], server=server, seen=_note(record))
+    return Leftover(of="VM", ref=ref, name=name, server=server, seen=_note(record))
 
 
 def _clone(

@@ -21,6 +21,8 @@ def upgrade() -> None:
         integer("asked"),
         integer("heard"),
         text("error"),
+        string("when_host_dies"),
+        string("when_disks_are_lost"),
         key=("name",),
     )
     create_table(
@@ -43,6 +45,7 @@ def upgrade() -> None:
         string("zone"),
         blob("traits"),
         integer("foreign_mib"),
+        string("fenced_from"),
         key=("uuid",),
         indexes=(("pool",),),
     )
@@ -82,4 +85,13 @@ def upgrade() -> None:
         boolean("stale"),
         key=("id",),
         indexes=(("unseen", "updated"), ("owner", "id"), ("host",), ("stale",)),
+    )
+    create_table(
+        "lost_copies",
+        identity("server"),
+        string("host"),
+        string("pool"),
+        integer("serial"),
+        integer("due"),
+        key=("server", "host"),
     )

@@ -31,6 +31,7 @@ from xenapi_host.driver.migrate import migrate, migrate_to_pool
 from xenapi_host.driver.plugins import plugins_wrong
 from xenapi_host.driver.power import pause, reboot, resume, start, stop, suspend, unpause
 from xenapi_host.driver.rebuild import rebuild
+from xenapi_host.driver.replace import remove_copy, replace_lost, set_aside
 from xenapi_host.driver.rescue import rescue, unrescue
 from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_resize
 from xenapi_host.driver.shares import set_shares
@@ -104,12 +105,15 @@ __all__ = [
     "read_live",
     "reboot",
     "rebuild",
+    "remove_copy",
     "rename",
+    "replace_lost",
     "rescue",
     "reset_network",
     "resize",
     "resume",
     "revert_resize",
+    "set_aside",
     "set_password",
     "set_shares",
     "snapshot",

@@ -27,15 +27,23 @@ def evacuate(
     vm = vms.the_one(session, server)
     gone = _reference(session, dead)
     if gone and vm.record["resident_on"] == gone:
-        if _is_live(session, gone):
-            raise Permanent("the server's host still answers its pool, so it is not dead; nothing was done")
         journal.check()
-        _declare_dead(session, gone)
-        vm = _halted(session, vm)
+        fence_checked(session, dead)
+        vm = halted(session, vm)
     if not start:
         return None
     journal.check()
     return running_facts(started_on(session, vm, to.uuid))
+
+
+def fence_checked(session: Session, dead: str) -> None:
+    """Make sure that the pool takes a host (a uuid) to be dead; Permanent while it still hears from it."""
+    gone = _reference(session, dead)
+    if not gone:
+        return
+    if _is_live(session, gone):
+        raise Permanent("the server's host still answers its pool, so it is not dead; nothing was done")
+    _declare_dead(session, gone)
 
 
 def _reference(session: Session, host: str) -> str:
@@ -63,7 +71,8 @@ def _declare_dead(session: Session, host: str) -> None:
             raise
 
 
-def _halted(session: Session, vm: Vm) -> Vm:
+def halted(session: Session, vm: Vm) -> Vm:
+    """The VM of a dead host, as the pool is to take it from now on: off, or suspended if it was."""
     now = vms.read(session, vm.ref)
     if now is not None and now.power_state not in (PowerState.HALTED, PowerState.SUSPENDED):
         session.call("VM.power_state_reset", vm.ref)

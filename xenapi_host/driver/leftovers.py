@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from cells.errors import Temporary
 from xenapi_host import tags
 from xenapi_host.driver import disks, images
+from xenapi_host.driver.destroy import remove_vm
 from xenapi_host.driver.errors import telling
 from xenapi_host.driver.plugin import call_plugin
+from xenapi_host.driver.vms import Vm
 from xenapi_host.leftovers import SWEPT, Age, Held, Leftover, Records, unused
 from xenapi_host.session import Session
 
@@ -52,15 +54,20 @@ def tidy(session: Session, server: bytes, held: Held, age: Age) -> tuple[str, ..
     one that nobody knows only VMs without disks go: a disk may hold what somebody misses."""
     machines, virtual_disks, storages = _all(session)
     its = [leftover for leftover in unused(machines, virtual_disks, storages) if leftover.server == server]
-    has_disks = any(vm["VBDs"] and tags.server_of(vm["other_config"]) == server for vm in machines.values())
-    if held is Held.HERE and not has_disks:
-        return ()
+    lost = {leftover.ref for leftover in its if leftover.is_lost}
+    has_disks = any(
+        vm["VBDs"] and ref not in lost and tags.server_of(vm["other_config"]) == server for ref, vm in machines.items()
+    )
     removed = []
     for leftover in its:
-        if not age.is_over(leftover.seen) or (held is Held.UNKNOWN and leftover.of != "VM"):
+        may_go = leftover.is_lost or (has_disks if held is Held.HERE else held is Held.GONE or leftover.of == "VM")
+        if not may_go or not age.is_over(leftover.seen):
             continue
         with disks.gone_is_fine():
-            session.call(f"{leftover.of}.destroy", leftover.ref)
+            if leftover.is_lost:
+                remove_vm(session, server, Vm(ref=leftover.ref, record=machines[leftover.ref]))
+            else:
+                session.call(f"{leftover.of}.destroy", leftover.ref)
         removed.append(leftover.name)
     return tuple(removed)
 

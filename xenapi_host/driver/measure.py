@@ -67,6 +67,7 @@ def measure(session: Session, *, storage_choice: str = "default-sr:true") -> Poo
                 _storage_of(storages, storages_of.get(ref, []), wanted, default_only="other-config" in storage_choice),
                 networks.get(ref, ""),
                 taken.get(ref, 0),
+                ha=pool["ha_enabled"],
             )
             for ref, host in hosts.items()
         ),
@@ -122,7 +123,7 @@ def _storage(record: Mapping[str, Any], hosts: tuple[str, ...]) -> StorageFacts:
 
 
 def _host(
-    record: Mapping[str, Any], metrics: Mapping[str, Any], storage: str, network: str, dom0_bytes: int
+    record: Mapping[str, Any], metrics: Mapping[str, Any], storage: str, network: str, dom0_bytes: int, *, ha: bool
 ) -> HostFacts:
     software: Mapping[str, str] = record["software_version"]
     overhead = int(record["memory_overhead"]) + dom0_bytes
@@ -140,6 +141,8 @@ def _host(
         traits=_traits(record["capabilities"]),
         storage=storage,
         network=network,
+        # Under high availability XAPI calls a host dead when xha says that it has fenced itself.
+        fenced=ha and not metrics.get("live", False),
     )
 
 

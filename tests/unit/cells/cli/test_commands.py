@@ -23,7 +23,7 @@ NAMES = {
     *(f"cell {word}" for word in ("register", "attach", "detach", "drain", "enable", "list", "show")),
     *(f"lab {word}" for word in ("up", "add", "remove", "compose", "status", "logs", "kill", "start", "down")),
     *(f"messages {word}" for word in ("list", "show", "replay", "drop")),
-    *(f"host {word}" for word in ("register", "list", "disable", "enable", "confirm-dead", "usage")),
+    *(f"host {word}" for word in ("register", "list", "disable", "enable", "confirm-dead", "policy", "usage")),
     *(f"volume {word}" for word in ("list", "allow", "withdraw")),
 }
 
