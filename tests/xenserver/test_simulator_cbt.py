@@ -1,12 +1,14 @@
 """Changed block tracking: what VDI.list_changed_blocks says is what has been written, byte for byte."""
 
 import base64
+import http.client
 import random
+import struct
 
 import pytest
 
 from tests.xenserver.simulated import MIB, a_disk, a_vbd, a_vm, failure_of
-from tests.xenserver.test_simulator_disks import house
+from tests.xenserver.test_simulator_disks import a_house, house
 
 BLOCK = 64 * 1024
 SIZE = 4 * MIB
@@ -62,6 +64,7 @@ def test_a_snapshot_without_its_data_takes_no_room_and_is_good_for_nothing_else(
     record = house.api.VDI.get_record(first)
     assert (record["type"], record["cbt_enabled"], record["physical_utilisation"]) == ("cbt_metadata", True, "0")
     assert (record["is_a_snapshot"], record["snapshot_of"]) == (True, tracked)
+    assert record["allowed_operations"] == ["forget", "destroy"]
     refused = ["VDI_INCOMPATIBLE_TYPE", first, "cbt_metadata"]
     vm = house.api.VM.create(a_vm())
     for call, *params in (
@@ -85,6 +88,26 @@ def test_a_destroyed_snapshot_hands_its_changes_to_the_next(house, tracked):
         house.write(tracked, step * MIB, bytes([step + 1]))
     house.api.VDI.destroy(taken[1])
     assert _blocks(house.api.VDI.list_changed_blocks(taken[0], taken[2])) == {0, MIB // BLOCK}
+
+
+def test_whatever_writes_is_noted_and_restarts_forget_nothing(tmp_path):
+    with a_house(tmp_path) as house:
+        disk, source = (house.api.VDI.create(a_disk(house.sr, size=SIZE)) for _ in range(2))
+        house.api.VDI.enable_cbt(disk)
+        first = house.api.VDI.snapshot(disk)
+        body = struct.pack("<qi", MIB, 3) + b"abc" + struct.pack("<qi", 0, 0)
+        connection = http.client.HTTPConnection("127.0.0.1", house.pool.server.port, timeout=30)
+        query = f"vdi={disk}&chunked=true&session_id={house.session.handle}"
+        connection.request("PUT", f"/import_raw_vdi?{query}", body)
+        connection.getresponse().read()
+        connection.close()
+    with a_house(tmp_path) as house:
+        second = house.api.VDI.snapshot(disk)
+        house.write(source, 3 * MIB, b"xyz")
+        house.api.VDI.copy(source, "OpaqueRef:NULL", "OpaqueRef:NULL", disk)
+        third = house.api.VDI.snapshot(disk)
+        assert _blocks(house.api.VDI.list_changed_blocks(first, second)) == {MIB // BLOCK}
+        assert 3 * MIB // BLOCK in _blocks(house.api.VDI.list_changed_blocks(second, third))
 
 
 def test_a_grown_disk_has_a_grown_bitmap(house, tracked):

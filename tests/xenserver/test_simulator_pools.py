@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -118,6 +119,14 @@ def _swept(pool):
             pool.api.VDI.destroy(ref)
 
 
+def _ended(pool, task):
+    """How a task ends, waited for by events."""
+    token, deadline = "", time.monotonic() + 60
+    while (status := pool.api.task.get_status(task)) == "pending" and time.monotonic() < deadline:
+        token = getattr(pool.api.event, "from")([f"task/{task}"], token, 5.0)["token"]
+    return status
+
+
 @pytest.mark.parametrize("state", ["Running", "Suspended", "Halted"])
 def test_a_vm_goes_to_a_pool_in_another_process_with_its_disks_cards_and_state(pools, guest, state):
     here, there = pools
@@ -189,6 +198,20 @@ def test_a_vm_that_the_other_pool_refuses_in_the_end_goes_on_here_and_its_copies
     assert here.api.VM.get_power_state(guest.ref) == "Running"
     assert guest.disk in here.disks()
     _swept(there)
+
+
+def test_two_pools_send_each_other_vms_at_the_same_time(pools):
+    guests = [Guest(pool, name_label="crossing") for pool in pools for _ in range(2)]
+    moves = []
+    for guest in guests:
+        here, there = guest.pool, next(pool for pool in pools if pool is not guest.pool)
+        dest = there.receive()
+        moves.append((here, here.api.Async.VM.migrate_send(guest.ref, dest, True, *guest.maps(there), {})))
+    for pool, task in moves:
+        assert _ended(pool, task) == "success", pool.api.task.get_error_info(task)
+    for pool in pools:
+        assert len(pool.guests()) == 2
+        _swept(pool)
 
 
 def test_the_driver_moves_a_server_between_processes(pools):

@@ -28,6 +28,8 @@ def attached(engine: Engine, vdi: Row) -> list[Row]:
 def allowed_operations(engine: Engine, vdi: Row) -> list[str]:
     if vdi["current_operations"]:
         return []
+    if vdi["type"] == chains.NO_DATA:
+        return ["forget", "destroy"]
     sr = engine.db.find("SR", vdi["SR"])
     configurable = sr is not None and sr["type"] in _SUPPORTS_CONFIG
     if attached(engine, vdi):
