@@ -10,7 +10,7 @@ from cells import codec
 from cells.audit import Audit
 from cells.config import fill
 from cells.decision import NOTHING, Decision, Job
-from cells.errors import BadInput, Permanent
+from cells.errors import Permanent
 from cells.house import Parts
 from cells.identity import Identity
 from cells.messages import (
