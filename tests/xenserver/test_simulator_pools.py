@@ -11,10 +11,11 @@ import XenAPI
 from cells.model import PowerState
 from cells.names import id_text
 from tests.support.xen_hosts import SERVER, KeptJournal
-from tests.xenserver.simulated import MIB, a_disk, a_vbd, a_vif, a_vm, failure_of
+from tests.xenserver.simulated import MIB, a_disk, a_pool, a_vbd, a_vif, a_vm, failure_of
 from tests.xenserver.test_simulator_disks import a_house
 from xenapi_host import driver, tags, vhd
 from xenapi_host.session import Access, connect
+from xenapi_host.simulator.faults import Fault
 
 GUEST = 256 * MIB
 
@@ -212,6 +213,35 @@ def test_two_pools_send_each_other_vms_at_the_same_time(pools):
     for pool in pools:
         assert len(pool.guests()) == 2
         _swept(pool)
+
+
+@pytest.mark.parametrize(
+    ("nth", "times", "here_left", "there_left"),
+    [
+        (1, 0, ["Running"], []),  # never heard of over there: it goes on here
+        (1, 1, ["Running"], []),
+        (2, 1, [], ["Running"]),  # asked again
+        (2, 0, [], ["Halted"]),  # let go here, and never started over there: in one place all the same
+    ],
+)
+def test_a_vm_is_in_one_place_and_runs_at_most_once_whenever_the_connection_breaks(
+    tmp_path, nth, times, here_left, there_left
+):
+    with a_pool(tmp_path / "here") as here, a_pool(tmp_path / "there") as there:
+        source, target = Pool(here.data, here.url), Pool(there.data, there.url)
+        guest = Guest(source)
+        maps = guest.maps(target)
+        there.engine.faults.add(Fault(method="PUT /services/xenops", drop=True, nth=nth, times=times))
+        if there_left == ["Running"]:
+            source.api.VM.migrate_send(guest.ref, target.receive(), True, *maps, {})
+        else:
+            error = failure_of(source.api.VM.migrate_send, guest.ref, target.receive(), True, *maps, {})
+            assert error[0] == "CANNOT_CONTACT_HOST"
+        here.settle()
+        for pool, left in ((source, here_left), (target, there_left)):
+            assert [pool.api.VM.get_power_state(ref) for ref in pool.guests()] == left
+            assert len(pool.disks()) == len(left)
+            pool.session("close")()
 
 
 def test_the_driver_moves_a_server_between_processes(pools):
