@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.xenserver.simulated import a_pool, a_vm, logged_in
+from tests.xenserver.simulated import a_pool, a_vm, failure_of, logged_in
 from xenapi_host.simulator import mishaps
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.light import LightPool
@@ -48,6 +48,31 @@ def test_a_host_that_returns_has_its_vms_halted_and_its_memory_free(pool):
     mishaps.return_host(pool.engine, host)
     assert session.call("VM.get_power_state", vm) == "Halted"
     assert session.call("host.compute_free_memory", host) == free
+
+
+def test_a_host_is_shut_down_or_rebooted_only_when_it_is_disabled_and_empty(pool):
+    session = pool.login()
+    host = session.call("host.get_all")[1]
+    vm = running_vm(session, host)
+    assert failure_of(session.call, "host.reboot", host) == ["HOST_NOT_DISABLED"]
+    session.call("host.disable", host)
+    assert failure_of(session.call, "host.shutdown", host) == ["HOST_IN_USE", host, "vm", vm]
+    session.call("VM.hard_shutdown", vm)
+    session.call("host.reboot", host)
+    assert session.call("host.get_enabled", host) is True
+    session.call("host.disable", host)
+    session.call("host.shutdown", host)
+    assert session.call("host_metrics.get_live", session.call("host.get_metrics", host)) is False
+    assert failure_of(session.call, "host.shutdown", host) == ["HOST_OFFLINE", host]
+
+
+def test_a_master_that_reboots_has_forgotten_its_sessions(pool):
+    session = pool.login()
+    master = session.call("host.get_all")[0]
+    session.call("host.disable", master)
+    session.call("host.reboot", master)
+    assert failure_of(session.call, "VM.get_all") == ["SESSION_INVALID", session.ref]
+    assert pool.login().call("host.get_enabled", master) is True
 
 
 @pytest.mark.parametrize(("action", "power_state"), [("destroy", "Halted"), ("restart", "Running")])

@@ -12,6 +12,7 @@ MODULES = (
     "pool",
     "mastership",
     "host",
+    "host_power",
     "host_plugins",
     "network",
     "sr",

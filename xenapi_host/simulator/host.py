@@ -11,9 +11,9 @@ from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Call, Engine
 from xenapi_host.simulator.failure import Failure, internal
+from xenapi_host.simulator.host_power import guests
 from xenapi_host.simulator.implicit import computed
 from xenapi_host.simulator.placement import boot_refusal, live, possible_hosts
-from xenapi_host.simulator.vm import halt
 from xenapi_host.simulator.vm_migration import move
 from xenapi_host.simulator.vm_operations import operation
 
@@ -38,16 +38,11 @@ def disable(call: Call, ref: str) -> str:
     return ""
 
 
-def _guests(call: Call, host: Row) -> list[Row]:
-    rows = [call.db.rows[ref] for ref in host["resident_VMs"]]
-    return [vm for vm in rows if not vm["is_control_domain"]]
-
-
 def _obstacles(call: Call, host: Row) -> dict[str, list[str]]:
     """VMs that could go to no other host, and why."""
     found: dict[str, list[str]] = {}
     others = [other for other in call.db.all("host") if other is not host]
-    for vm in _guests(call, host):
+    for vm in guests(call.engine, host):
         refusals = [boot_refusal(call.engine, vm, other) for other in others]
         if not others:
             found[vm.ref] = ["NO_HOSTS_AVAILABLE", vm.ref]
@@ -74,7 +69,7 @@ def evacuate(call: Call, ref: str, network: str = "", batch: str = "") -> str:
     host = call.row("host", ref)
     for why in _obstacles(call, host).values():
         raise Failure(*why)
-    for vm in _guests(call, host):
+    for vm in guests(call.engine, host):
         targets = [h for h in possible_hosts(call.engine, vm) if h is not host]
         if not targets:
             raise Failure("NO_HOSTS_AVAILABLE")
@@ -83,33 +78,12 @@ def evacuate(call: Call, ref: str, network: str = "", batch: str = "") -> str:
     return ""
 
 
-@method("host.reboot", "host.shutdown")
-def power(call: Call, ref: str) -> str:
-    host = call.row("host", ref)
-    if host["enabled"]:
-        raise Failure("HOST_NOT_DISABLED")
-    raise Failure("NOT_IMPLEMENTED", call.method)
-
-
 @method("host.destroy")
 def destroy(call: Call, ref: str) -> str:
     host = call.row("host", ref)
     if ref == call.engine.pool["master"] or live(call.engine, host):
         raise Failure("HOST_IS_LIVE", ref)
     raise Failure("NOT_IMPLEMENTED", "host.destroy")
-
-
-@method("host.declare_dead")
-def declare_dead(call: Call, ref: str) -> str:
-    """The administrator's word that a host is off: the pool takes its VMs to be halted. Refused of one that lives."""
-    host = call.row("host", ref)
-    if ref == call.engine.pool["master"]:
-        raise Failure("HOST_CANNOT_DESTROY_SELF", ref)
-    if live(call.engine, host):
-        raise Failure("HOST_IS_LIVE", ref)
-    for vm in _guests(call, host):
-        halt(call.engine, vm)
-    return ""
 
 
 @method("host.compute_free_memory")

@@ -11,44 +11,24 @@ from fnmatch import fnmatchcase
 from xenapi_host.simulator import chains, mastership
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.engine import Engine
+from xenapi_host.simulator.host_power import fall, rise
 from xenapi_host.simulator.storage import BLOCK, NoRoom
 from xenapi_host.simulator.vm import boot, halt
 
 _PATTERN = b"\x5a" * 4096
 
 
-def _metrics(engine: Engine, host: Row) -> Row:
-    return engine.db.get("host_metrics", host["metrics"])
-
-
 def kill_host(engine: Engine, ref: str) -> None:
-    """The host stops answering: its scripts die, connections to it break, and what it is at ends in
-    CANNOT_CONTACT_HOST. The pool's database still says that its VMs run, as XAPI's does. With a master goes what only
-    its memory had: sessions and tasks; its slaves know no other until one is made master."""
+    """The host dies (`host_power.fall`)."""
     with engine.lock:
-        host = engine.db.get("host", ref)
-        if ref in engine.down:
-            return
-        engine.down.add(ref)
-        engine.db.set(_metrics(engine, host), "live", False)
-        if ref in engine.dom0s:
-            engine.dom0s[ref].crash()
-        engine.hang_up(ref)
-        if ref == engine.pool["master"]:
-            mastership.forget_memory(engine)
-        engine.wakeup.notify_all()
+        fall(engine, engine.db.get("host", ref))
         engine.after_call()
 
 
 def return_host(engine: Engine, ref: str) -> None:
-    """The host has booted again: its VMs are found halted. A master that has been replaced returns as a slave."""
+    """The host has booted again."""
     with engine.lock:
-        host = engine.db.get("host", ref)
-        engine.down.discard(ref)
-        engine.db.set(_metrics(engine, host), "live", True)
-        for vm in [engine.db.rows[r] for r in host["resident_VMs"]]:
-            if not vm["is_control_domain"]:
-                halt(engine, vm)
+        rise(engine, engine.db.get("host", ref))
         engine.after_call()
 
 
