@@ -1,6 +1,7 @@
 """Whatever a client sends, the front door answers in words of its own: never a 500, and a no changes nothing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -49,12 +50,17 @@ BODIES = {
     "metadata": {"a": "b"},
     "meta": {"key": "b"},
     "tags": ["x"],
+    "volumeAttachment": {"volumeId": "6f1c1e3e-0000-4000-8000-00000000abcd", "device": "/dev/xvdi"},
+    "celltree-setShares": {"quota:vcpu_weight": "64", "quota:vcpu_cap": "50"},
+    "celltree-createHostSnapshot": {"name": "n"},
 }
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[ApiHouse]:
     with an_api_house(tmp_path) as house:
+        # What a leaf is asked is answered while the request waits.
+        house.app.api = replace(house.app.api, pause=lambda seconds: house.daemon.step())
         yield house
 
 
