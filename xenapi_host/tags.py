@@ -29,6 +29,7 @@ UNUSED = "celltree_unused"  # VDI of a cached image: since when no server uses i
 
 ORIGINAL_SUFFIX = "-orig"
 RESCUE_SUFFIX = "-rescue"
+LOST_SUFFIX = "-lost"  # VM: its host died and took its disks along; the server was made anew elsewhere
 _NAMESPACE = uuid.UUID("8f0f6c0e-6a34-5b0f-9e1a-2f4d1d5c7a10")
 
 
