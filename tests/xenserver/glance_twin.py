@@ -19,6 +19,7 @@ class Image:
     cut_after: int | None = None
     stall_after: int | None = None
     chunked: bool = False
+    location: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +61,8 @@ def serve_glance() -> Iterator[Glance]:
                 self.send_header("Transfer-Encoding", "chunked")
             else:
                 self.send_header("Content-Length", str(len(image.data)))
+            if image.location:
+                self.send_header("Location", image.location)
             if image.status == 200:
                 self.send_header("Content-MD5", image.checksum or hashlib.md5(image.data).hexdigest())
             self.end_headers()

@@ -36,9 +36,10 @@ class PluginFailure(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dom0:
-    """A host's control domain: its plugin folder, one mounted SR, a PATH with vhd-util."""
+    """A host's control domain: its plugin folder, one mounted SR, a PATH with vhd-util. `before`: what runs plugins."""
 
     root: Path
+    before: tuple[str, ...] = ()
 
     @property
     def sr(self) -> Path:
@@ -47,7 +48,15 @@ class Dom0:
     def start(self, function: str, **params: object) -> subprocess.Popen[str]:
         argument = xmlrpc.client.dumps(("OpaqueRef:session", {"params": json.dumps(params)}), function)
         return subprocess.Popen(
-            [sys.executable, "-S", "-W", "error", str(self.root / "plugins" / "celltree_image.py"), argument],
+            [
+                *self.before,
+                sys.executable,
+                "-S",
+                "-W",
+                "error",
+                str(self.root / "plugins" / "celltree_image.py"),
+                argument,
+            ],
             env={"PATH": f"{self.root / 'bin'}:/usr/bin:/bin"},
             cwd=self.root,
             stdout=subprocess.PIPE,
@@ -97,7 +106,11 @@ class Dom0:
 
 @pytest.fixture
 def dom0(tmp_path: Path) -> Dom0:
-    host = Dom0(root=tmp_path / "dom0")
+    return a_dom0(tmp_path / "dom0")
+
+
+def a_dom0(root: Path) -> Dom0:
+    host = Dom0(root=root)
     for name in ("plugins", "bin", "sr"):
         (host.root / name).mkdir(parents=True)
     for script in SCRIPTS:
