@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xenapi_host.driver import agent, console, plugins, xenstore
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.engine import Call
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.light import LightPool
 

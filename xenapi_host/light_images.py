@@ -11,8 +11,8 @@ from xenapi_host.driver.dom0 import PLUGIN as DISK_PLUGIN
 from xenapi_host.driver.images import PLUGIN
 from xenapi_host.facts import GIB
 from xenapi_host.light_dom0 import LightGuests, give_dom0
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.engine import Call
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.light import LightPool
 from xenapi_host.simulator.storage import NoRoom

@@ -6,9 +6,9 @@ import base64
 from typing import Any
 
 from xenapi_host.simulator import chains, collector
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.tracking import Logs, Unrelated
 from xenapi_host.simulator.vdi import refuse_in_use, sr_of

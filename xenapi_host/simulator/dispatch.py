@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.failure import NULL, Dropped, Failure
 from xenapi_host.simulator.faults import ASYNC
 from xenapi_host.simulator.model import Message, Parameter, model
@@ -19,7 +20,7 @@ from xenapi_host.simulator.wire_types import Coercion, text
 
 if TYPE_CHECKING:
     from xenapi_host.simulator.database import Row
-    from xenapi_host.simulator.engine import Call, Engine
+    from xenapi_host.simulator.engine import Engine
 
 Value = Any
 Behaviour = Callable[..., Value]
@@ -164,14 +165,7 @@ def answer(engine: Engine, name: str, params: list[Value], host: str | None) -> 
         raise Failure("PERMISSION_DENIED", "")
     if asynchronous:
         return _begin(engine, known, session, values)
-    return _run(engine, known, _call_class()(engine, known.name, session), values)
-
-
-@cache
-def _call_class() -> type[Call]:
-    from xenapi_host.simulator.engine import Call
-
-    return Call
+    return _run(engine, known, Call(engine, known.name, session), values)
 
 
 def _run(engine: Engine, known: Entry, call: Call, values: list[Value], *, connected: bool = True) -> Value:
@@ -187,10 +181,10 @@ def _run(engine: Engine, known: Entry, call: Call, values: list[Value], *, conne
 
 def _begin(engine: Engine, known: Entry, session: Row | None, values: list[Value]) -> Value:
     name = ASYNC + known.name
-    asked = _call_class()(engine, name, session)
+    asked = Call(engine, name, session)
     asked.suffer(engine.faults.at(name, "before"))
     task = engine.start_task(name, session)
-    call = _call_class()(engine, known.name, session, task)
+    call = Call(engine, known.name, session, task)
 
     def work() -> None:
         with engine.lock:

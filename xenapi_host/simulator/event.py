@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure, handle_invalid
 from xenapi_host.simulator.implicit import record
 from xenapi_host.simulator.model import model

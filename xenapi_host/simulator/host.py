@@ -7,9 +7,10 @@ from typing import Any
 from xmlrpc.client import DateTime
 
 from xenapi_host.simulator import memory
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure, internal
 from xenapi_host.simulator.host_power import guests
 from xenapi_host.simulator.implicit import computed

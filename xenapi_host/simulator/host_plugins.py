@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.placement import live
 

@@ -16,7 +16,8 @@ from xenapi_host.simulator.model import Class, Message, model
 from xenapi_host.simulator.query import parse
 
 if TYPE_CHECKING:
-    from xenapi_host.simulator.engine import Call, Engine
+    from xenapi_host.simulator.call import Call
+    from xenapi_host.simulator.engine import Engine
 
 Value = Any
 Behaviour = Callable[..., Value]

@@ -15,9 +15,10 @@ from math import inf
 from typing import Any
 
 from xenapi_host.simulator import memory
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure, internal
 from xenapi_host.simulator.rrd import STEP, Rrd
 from xenapi_host.simulator.vm_operations import refuse

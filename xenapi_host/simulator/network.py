@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.implicit import construct
 from xenapi_host.simulator.model import model

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from xenapi_host.simulator import peers, raw_vdi, rrd_pages, vm_export, vm_import, vm_receiving, wire_json, wire_xml
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.dispatch import idle
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Dropped, Failure, internal
 from xenapi_host.simulator.http_wire import (
     Listener,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.dispatch import idle, method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure
 
 MOST_SESSIONS = 500

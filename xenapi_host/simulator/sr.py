@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from xenapi_host.simulator import chains, collector
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.implicit import computed, construct
 from xenapi_host.simulator.model import model

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call
 
 
 @method("task.create")

@@ -6,9 +6,10 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from xenapi_host.simulator import chains, collector
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.implicit import computed, construct
 from xenapi_host.simulator.model import model

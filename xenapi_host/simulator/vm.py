@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from xenapi_host.simulator import chains, domains, memory
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.devices import attach, detach, refuse_shared
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import NULL, Failure, internal
 from xenapi_host.simulator.implicit import construct
 from xenapi_host.simulator.model import model

@@ -8,10 +8,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from xenapi_host.simulator import chains
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.devices import vbd_row, vif_row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.query import as_text
 from xenapi_host.simulator.vdi import copied

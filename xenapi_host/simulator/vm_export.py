@@ -8,8 +8,9 @@ from typing import Any, BinaryIO, cast
 
 from xenapi_host import vhd
 from xenapi_host.simulator import xva
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.engine import CHAINLESS, Call, Engine
+from xenapi_host.simulator.engine import CHAINLESS, Engine
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.http_wire import Request, Response, Sink, trouble
 from xenapi_host.simulator.implicit import record

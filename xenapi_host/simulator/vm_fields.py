@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xenapi_host.simulator import memory
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.implicit import record
 from xenapi_host.simulator.placement import boot_refusal, possible_hosts

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from xenapi_host.simulator import chains, collector, domains, memory
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.dispatch import method
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure, internal
 from xenapi_host.simulator.peers import PATH, Peer, expect, peer_of
 from xenapi_host.simulator.placement import boot_refusal, missing, missing_network, reaches_sr

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.engine import Call, Engine
+from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.implicit import computed
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from xenapi_host import vhd
 from xenapi_host.simulator import chains, memory
+from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.engine import Call
 from xenapi_host.simulator.failure import NULL, Failure
 from xenapi_host.simulator.peers import Peer
 from xenapi_host.simulator.raw_vdi import reading
