@@ -162,6 +162,19 @@ def test_metadata_alone_finds_the_disks_that_are_there(house, guest):
     assert [house.api.VBD.get_type(vbd) for vbd in house.api.VM.get_VBDs(new)] == ["CD"]
 
 
+def test_a_running_vm_is_kept_by_way_of_its_snapshot(house, guest):
+    house.api.VM.start(guest.ref, False, False)
+    taken = house.api.VM.snapshot(guest.ref, "kept for later")
+    house.write(guest.disk, 0, b"written later")
+    house.api.VM.set_is_a_template(taken, False)
+    _, archive = _ask(house, "GET", f"/export?ref={taken}")
+    (new,) = _import(house, archive)
+    vm = house.api.VM.get_record(new)
+    assert (vm["name_label"], vm["is_a_snapshot"], vm["is_a_template"]) == ("kept for later", False, False)
+    assert house.read(_disk(house, new)) == DATA
+    house.api.VM.start(new, False, False)
+
+
 def test_what_runs_is_not_exported_and_what_is_exported_is_not_started(house, guest):
     house.api.VM.start(guest.ref, False, False)
     response, page = _ask(house, "GET", f"/export?uuid={guest.uuid}")
