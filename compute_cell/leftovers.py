@@ -11,12 +11,12 @@ from cells.codec import pack, unpack
 from cells.decision import NOTHING, Decision, Job
 from cells.messages import JobEnded
 from cells.names import SECOND, Instant
-from cells.ports import View
+from cells.ports import View, Where
 from cells.record import NO_SERVER
 from compute_cell.answers import NO_JOB, Here
 from compute_cell.build import never_ran, restoring, undone_while_busy
 from compute_cell.commands import next_one
-from compute_cell.rows import InstanceRow, Phase, PoolRow
+from compute_cell.rows import InstanceRow, LostCopyRow, Phase, PoolRow
 from compute_cell.tasks import Found, SweepTask, TidyTask
 from compute_cell.watching import story
 from xenapi_host.leftovers import Age, Held
@@ -79,7 +79,8 @@ class Sweeping:
     def _tidy(self, here: Here, view: View, server: bytes, pool: str, now: Instant) -> Decision:
         row = view.get(InstanceRow, server)
         held = held_on(row, pool)
-        if held is None:
+        awaited = view.find(LostCopyRow, Where(column="server", op="=", value=server))
+        if held is None or awaited:  # the host with what is left of it is to return first
             return NOTHING
         task = TidyTask(pool=pool, age=self.age(now), held=held)
         job = Job(

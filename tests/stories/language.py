@@ -30,21 +30,26 @@ from cells.messages import (
     StartServer,
     StopServer,
 )
-from cells.model import ImageRef, PowerState
+from cells.model import ImageRef, Incremental, PowerState
 from cells.names import SECOND, id_text
 from cells.record import NO_SERVER, Received
 from cells.rows import ParkedRow, StoryRow
-from compute_cell.rows import HostRow, InstanceRow
+from compute_cell.rows import HostRow, HostState, InstanceRow
 from tests.support.embedded import DEMO, SMALL, TINY, Tree, make_tree
 from tests.support.invariants import server_of, validate, validate_quiet
 from xenapi_host import tags
 from xenapi_host.facts import GIB
+from xenapi_host.simulator.mishaps import kill_host, return_host
 from xenapi_host.simulator.worlds import HostShape
 
 LARGE = replace(SMALL, id="5", name="m1.large", vcpus=4, ram_mib=8192, disk_gib=8)
 FLAVORS = {flavor.name: flavor for flavor in (TINY, SMALL, LARGE)}
 SNAPSHOT = ImageRef(id="22222222-2222-2222-2222-222222222222", name="snapshot", url="http://127.0.0.1:9/image")
 _SILENT = ("cell.hello", "local.tick", "node.ack", "server.digest")
+
+
+def _value(text: str) -> float | str:
+    return float(text) if text.replace(".", "", 1).isdigit() else text
 
 
 class Story:
@@ -54,6 +59,7 @@ class Story:
         self.tree: Tree | None = None
         self.names: dict[bytes, str] = {}
         self.volumes: dict[str, str] = {}
+        self.images: list[str] = []
         self.lines: list[str] = []
         self.since = 0
         self.traced = True
@@ -92,7 +98,7 @@ class Story:
     # --- the tree ---
 
     def do_topology(self, *words: str) -> None:
-        """topology demo | topology child:parent,parent ...   hosts=N ram=MiB"""
+        """topology demo | topology child:parent,parent ...   hosts=N ram=MiB SETTING=VALUE (of the leaves)"""
         options = dict(word.split("=") for word in words if "=" in word)
         shape: dict[str, Sequence[str]] = {}
         for word in words:
@@ -100,7 +106,9 @@ class Story:
                 name, _, above = word.partition(":")
                 shape[name] = tuple(above.split(",")) if above else ()
         host = HostShape(ram_mib=int(options.get("ram", 16 * 1024)), cpu_objects=False)
-        self.tree = make_tree(shape or DEMO, hosts=int(options.get("hosts", 2)), host=host, trace=self._trace)
+        settings = {name: _value(text) for name, text in options.items() if name not in ("hosts", "ram")}
+        count = int(options.get("hosts", 2))
+        self.tree = make_tree(shape or DEMO, hosts=count, host=host, trace=self._trace, compute=settings)
         self.lines = []
 
     def do_crash(self, name: str, when: str = "", step: str = "") -> None:
@@ -144,6 +152,22 @@ class Story:
             tree.thaw(daemon)
 
         tree.steps[name].strike(stand_still, **{when: step})  # type: ignore[arg-type]
+
+    def do_host(self, what: str, name: str) -> None:
+        """host dies|returns NAME, host confirm_dead|enable NAME: what becomes of a host, what its administrator says"""
+        for leaf, pool in self._tree.pools.items():
+            for host in self._tree.rows(leaf, HostRow):
+                if host.name != name:
+                    continue
+                if what in ("dies", "returns"):
+                    ref = pool.engine.call("host.get_by_uuid", [pool.login().ref, host.uuid])
+                    (kill_host if what == "dies" else return_host)(pool.engine, ref)
+                    return
+                state = HostState.DEAD if what == "confirm_dead" else HostState.ENABLED
+                with self._tree.stores[leaf].unit() as unit:
+                    unit.save(replace(host, state=state))
+                return
+        raise AssertionError(f"no such host: {name}")
 
     def do_thaw(self, name: str) -> None:
         self._tree.thaw(name)
@@ -223,6 +247,10 @@ class Story:
                 return RebootServer(hard=action == "hard-reboot")
             case "snapshot":
                 return SnapshotServer(image=SNAPSHOT)
+            case "backup":
+                image = ImageRef(id=what, name=what, url=SNAPSHOT.url)
+                self.images, before = [*self.images, what], tuple(self.images)
+                return SnapshotServer(image=image, incremental=Incremental(bases=before, most=2))
             case "resize":
                 return ResizeServer(flavor=FLAVORS[what])
             case "confirm":
@@ -305,7 +333,8 @@ class Story:
                 if vm["power_state"] == "Running":
                     at = hosts[session.call("host.get_uuid", vm["resident_on"])]
                 server = server_of(vm)
-                suffix = "-orig" if vm["name_label"].endswith("-orig") else ""
+                name = str(vm["name_label"])
+                suffix = next((end for end in (tags.ORIGINAL_SUFFIX, tags.LOST_SUFFIX) if name.endswith(end)), "")
                 memory = int(vm["memory_static_max"]) >> 20
                 self._table(leaf, self._name(server) + suffix, vm["power_state"], at, f"{memory} MiB")
             session.close()

@@ -2,9 +2,10 @@
 because no call tells it.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from cells.errors import Temporary
+from cells.errors import Permanent, Temporary
 from xenapi_host import tags
 from xenapi_host.driver import disks, images
 from xenapi_host.driver.destroy import remove_vm
@@ -12,7 +13,7 @@ from xenapi_host.driver.errors import telling
 from xenapi_host.driver.plugin import call_plugin
 from xenapi_host.driver.vms import Vm
 from xenapi_host.leftovers import SWEPT, Age, Held, Leftover, Records, unused
-from xenapi_host.session import Session
+from xenapi_host.session import Session, TaskTimedOut, XenFailure
 
 _ON_FILES = ("ext", "nfs", "file")
 _STAGING_SECONDS = 60.0
@@ -113,8 +114,7 @@ def _sweep_staging(session: Session, virtual_disks: Records, storages: Records) 
     for ref in sorted(used):
         if storages.get(ref, {}).get("type") not in _ON_FILES:
             continue
-        try:
+        # What is plugged in nowhere, or on a host that is off, waits for a later look: the rest counts today.
+        with suppress(Temporary, Permanent, XenFailure, TaskTimedOut):
             host, path = images.folder(session, ref)
-        except Temporary:
-            continue  # plugged in nowhere: the next look may find it
-        call_plugin(session, host, images.PLUGIN, "sweep", {"sr_path": path}, limit=_STAGING_SECONDS)
+            call_plugin(session, host, images.PLUGIN, "sweep", {"sr_path": path}, limit=_STAGING_SECONDS)

@@ -25,7 +25,8 @@ _WHY = "its host died; the server was made anew on another host"
 @telling("set aside what is left of the server")
 def set_aside(session: Session, server: bytes, serial: int, *, dead: str = "") -> int:
     """Put every VM of a server on this pool out of use but the one of `serial`; how many there were. `dead`: the host
-    (a uuid) that they were on: Permanent while the pool still hears from it."""
+    (a uuid) that they were on: Permanent while the pool still hears from it. Without it the host is back, and the time
+    for which their disks are kept begins."""
     others = [vm for vm in vms.current(session, server) if vm.serial != serial]
     if others and dead:
         fence_checked(session, dead)
@@ -36,6 +37,8 @@ def set_aside(session: Session, server: bytes, serial: int, *, dead: str = "") -
             power_off(session, vm, clean_seconds=0)
         session.call("VM.set_blocked_operations", vm.ref, {"start": _WHY, "start_on": _WHY})
         session.call("VM.set_name_label", vm.ref, tags.vm_name(server) + tags.LOST_SUFFIX)
+    for vm in () if dead else vms.lost(session, server):
+        session.call("VM.remove_from_other_config", vm.ref, tags.LEFTOVER)
     return len(others)
 
 

@@ -109,6 +109,11 @@ def rename(session: Session, server: bytes, name: str) -> None:
             session.call("VM.set_name_description", vm.ref, name)
 
 
+def lost(session: Session, server: bytes) -> list[Vm]:
+    """What is left of the server on a host that died, since it was made anew elsewhere."""
+    return _named(session, tags.vm_name(server) + tags.LOST_SUFFIX, server)
+
+
 def every(session: Session, server: bytes) -> list[Vm]:
     """Every VM of the server: the ones that can have its disks besides their own come first."""
     return [*rescuers(session, server), *current(session, server), *originals(session, server)]
