@@ -228,3 +228,10 @@ def test_xe_does_what_plugins_ask_of_it(pool: FullPool) -> None:
         again = run(dom0, "xe", "vm-start", f"uuid={api.VM.get_uuid(vm)}")
         assert (again.returncode, "VM_BAD_POWER_STATE" in again.stderr) == (1, True)
         assert run(dom0, "xe", "host-explode").returncode == 1
+        unknown = run(dom0, "xe", "vm-start", "uuid=deaddead")
+        assert (unknown.returncode, unknown.stderr) == (
+            1,
+            "The uuid you supplied was invalid.\ntype: VM\nuuid: deaddead\n",
+        )
+        assert run(dom0, "xe", "vm-start", "vm=nobody").stderr == "Error: No matching VMs found\n"
+        assert run(dom0, "xe", "host-disable").stderr == "Required parameter not found: uuid\n"

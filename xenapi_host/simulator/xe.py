@@ -22,18 +22,23 @@ class Refused(Exception):
 
 
 def _named(session: Session, class_name: str, given: dict[str, str], *keys: str) -> str:
-    """The one object that the arguments name, by uuid or by name."""
-    name = next((given[key] for key in keys if key in given), None)
-    if name is None:
+    """The one object that the arguments name, by uuid or by name; refused in xe's words."""
+    key = next((key for key in keys if key in given), None)
+    if key is None:
         raise Refused(f"Required parameter not found: {keys[0]}")
-    ask = getattr(session.xenapi, class_name)
+    ask, name = getattr(session.xenapi, class_name), given[key]
     found: list[str]
     try:
         found = [ask.get_by_uuid(name)]
     except Failure:
+        if key == "uuid":
+            raise Refused(f"The uuid you supplied was invalid.\ntype: {class_name}\nuuid: {name}") from None
         found = ask.get_by_name_label(name)
-    if len(found) != 1:
-        raise Refused(f"The {class_name} {name!r} is {'not known' if not found else 'not the only one of its name'}")
+    kind = f"{class_name}s"
+    if not found:
+        raise Refused(f"Error: No matching {kind} found")
+    if len(found) > 1:
+        raise Refused(f"Error: Multiple matches {kind} found. --multiple required to complete the operation")
     return found[0]
 
 
