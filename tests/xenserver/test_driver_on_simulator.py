@@ -14,6 +14,7 @@ from cells.errors import Temporary
 from cells.model import Flavor, ImageRef, PowerState
 from tests.support.xen_hosts import SERVER, SMALL, KeptJournal, Killed, a_spec
 from tests.xenserver.glance_twin import Glance, Image, serve_glance
+from tests.xenserver.simulated import a_disk
 from xenapi_host import driver, tags, vhd
 from xenapi_host.image_maker import make_image, read_file
 from xenapi_host.plan import BuildPlan, plan_build
@@ -291,3 +292,33 @@ def test_a_running_server_takes_its_bytes_along_to_another_host_and_into_another
     finally:
         away.close()
         second.stop()
+
+
+def test_volume_keeps_its_bytes_through_snapshot_resize_and_the_servers_end(
+    pool: FullPool, session: Session, glance: Glance, image: ImageRef, tmp_path: Path
+) -> None:
+    plan = _built(session, image)
+    storage = session.call("SR.get_by_uuid", plan.storage)
+    volume = session.call("VDI.get_uuid", session.call("VDI.create", a_disk(storage, size=64 * MIB)))
+    driver.allow_volume(session, volume, "p")
+    driver.attach_volume(session, SERVER, volume, "p", driver.Place(device=8, host=plan.host))
+    (vbd,) = [vbd for vbd in session.call("VBD.get_all_records").values() if tags.VOLUME in vbd["other_config"]]
+    assert (vbd["currently_attached"], vbd["device"]) == (True, "xvdi")
+    pool.engine.storage.write(plan.storage, volume, 4 * MIB, b"kept")
+
+    kept = driver.take_host_snapshot(session, SERVER, 3, "before")
+    driver.set_shares(session, SERVER, {"weight": "64", "cap": "0"}, {"sched": "idle"})
+    archive = _snapshot(session, glance, tmp_path, "snap")
+    assert read_file(archive, "/motd") == b"made for a test\n"
+    assert [each.id for each in driver.host_snapshots(session, SERVER)] == [kept.id]
+    driver.resize(session, _plan(session, image, flavor=SMALL, serial=5), KeptJournal())
+    driver.confirm_resize(session, SERVER)
+    usage = driver.disk_usage(session).servers[SERVER]
+    assert usage.virtual == SMALL.disk_gib * 2**30
+    assert 0 < usage.own + usage.shared < 64 * MIB
+
+    driver.destroy(session, SERVER)
+    left = [vdi["uuid"] for vdi in session.call("VDI.get_all_records").values() if vdi["managed"]]
+    assert sorted(left) == sorted([volume, tags.image_uuids(plan.storage, image.id, 1)[0]])
+    with vhd.Disk.open(next((pool.data / "sr").rglob(f"{volume}.vhd"))) as disk:
+        assert disk.pread(4 * MIB, 4) == b"kept"
