@@ -269,6 +269,13 @@ def test_the_driver_moves_a_server_between_processes(pools):
         target.close()
 
 
+def test_a_pool_that_is_reached_by_another_name_says_so(tmp_path):
+    with _pool(tmp_path, "--listen", "127.0.0.1", "--reached", "https://pool-2.example") as pool:
+        dest = pool.receive()
+        assert dest["master"] == "https://pool-2.example/"
+        assert dest["xenops"].startswith("https://pool-2.example/services/xenops?session_id=OpaqueRef:")
+
+
 def test_a_running_vms_disk_moves_to_another_repository_of_its_pool(tmp_path):
     with a_house(tmp_path) as house:
         api = house.api

@@ -21,6 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--port", type=int, default=8480, help="port on each host's loopback address; 0 takes a free one"
     )
     parser.add_argument("--listen", help="one address for the master alone, such as 0.0.0.0; slaves do not listen then")
+    parser.add_argument("--reached", metavar="URL", help="where other pools reach this one, if not where it listens")
     parser.add_argument("--hosts", type=_hosts, default=2, help="how many hosts the pool has (1 to 200)")
     parser.add_argument("--data", type=Path, required=True, help="folder of the pool; it survives restarts")
     parser.add_argument("--user", default="root")
@@ -97,6 +98,7 @@ def _run(options: argparse.Namespace) -> int:
         password=password,
         https=options.https,
         listen=options.listen,
+        reached=options.reached,
         control=options.control,
     )
     pool.engine.faults.seed = options.seed

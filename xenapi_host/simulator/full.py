@@ -59,6 +59,7 @@ class FullPool:
         seed: int | None = None,
         login_delay: float = 0.0,
         listen: str | None = None,
+        reached: str | None = None,
         control: Path | None = None,
     ) -> None:
         data.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ class FullPool:
                     mark_plugged(self.engine, self.engine.db.rows[ref])
         self.journal.follow()
         tls = _certificate(self.data) if https else None
-        self.server = PoolServer(self.engine, port, tls=tls, listen=listen)
+        self.server = PoolServer(self.engine, port, tls=tls, listen=listen, reached=reached)
         self.server.serve_socket(socket)
         self.control = ControlSocket(control, self.engine) if control is not None else None
         self.agents = Guests(self.engine)

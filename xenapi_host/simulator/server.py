@@ -188,9 +188,16 @@ class PoolServer:
     """All addresses of one pool. `start` returns when every one listens; `stop` ends them and their connections."""
 
     def __init__(
-        self, engine: Engine, port: int, *, tls: ssl.SSLContext | None = None, listen: str | None = None
+        self,
+        engine: Engine,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        listen: str | None = None,
+        reached: str | None = None,
     ) -> None:
-        """`listen`: one address for the master alone (0.0.0.0 in a container), instead of one per host."""
+        """`listen`: one address for the master alone (0.0.0.0 in a container), instead of one per host. `reached`: the
+        URL by which other pools get there, where it is another one."""
         self.engine = engine
         hosts = engine.db.all("host")
         hosts.sort(key=lambda host: host.ref != engine.pool["master"])
@@ -208,7 +215,8 @@ class PoolServer:
         self.urls = [f"{scheme}://{host['address']}:{port}" for host in hosts]
         self.port = port
         engine.url = self.url
-        engine.urls = {host.ref: self.url if listen else url for host, url in zip(hosts, self.urls, strict=True)}
+        one = reached or (self.url if listen else None)
+        engine.urls = {host.ref: one or url for host, url in zip(hosts, self.urls, strict=True)}
 
     def _hang_up(self, host: str) -> None:
         if host in self._listener_of:
