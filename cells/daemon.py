@@ -33,8 +33,8 @@ def run(
     config: CellConfig, *, drain_seconds: float = DRAIN_SECONDS, reread: Callable[[], CellConfig] | None = None
 ) -> int:
     """Serve until told to stop; gives the exit status. At SIGHUP the key and certificate that `reread` finds are taken
-    up. Jobs under way at SIGTERM have `drain_seconds` to reach their
-    end; what is left then is taken up from its journal by whichever daemon comes next."""
+    up. Jobs under way at SIGTERM have `drain_seconds` to reach their end; what is left then is taken up from its
+    journal by whichever daemon comes next."""
     tls.check(config, system_clock())
     stopping = threading.Event()
     cell: Cell | None = None

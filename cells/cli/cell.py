@@ -84,7 +84,7 @@ class Run(Command):
         if parsed_args.listen is not None:
             config = dataclasses.replace(config, listen=parsed_args.listen)
         daemon.set_up_logging()
-        return daemon.run(config, drain_seconds=parsed_args.drain_seconds)
+        return daemon.run(config, drain_seconds=parsed_args.drain_seconds, reread=lambda: config_of(parsed_args))
 
 
 class CellRegister(Command):
