@@ -114,3 +114,12 @@ def test_faults_that_cannot_be_set_stop_the_start(tmp_path, text, remedy):
     ended = subprocess.run([*command, "--faults", str(tmp_path / "faults")], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert remedy in ended.stderr
+
+
+def test_a_file_that_is_no_socket_is_not_taken_for_the_control_socket(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    command = [sys.executable, "-m", "xenapi_host.simulator", "--port", "0", "--data", str(tmp_path / "pool")]
+    ended = subprocess.run([*command, "--control", str(mine)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, mine.read_text()) == (1, "precious")
+    assert "choose another --control" in ended.stderr

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import socketserver
 import threading
 from collections.abc import Callable, Iterable
@@ -274,9 +275,15 @@ class ControlSocket(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, engine: Engine) -> None:
         self.engine = engine
         self.path = path
-        path.unlink(missing_ok=True)
-        super().__init__(str(path), _Conversation)
-        path.chmod(0o600)
+        if path.is_socket():
+            path.unlink()  # of a simulator that was killed
+        mask = os.umask(0o177)  # from its first moment on nobody else may open it
+        try:
+            super().__init__(str(path), _Conversation)
+        except OSError as error:
+            raise Refused(f"{path}: {error.strerror or error}; choose another --control") from error
+        finally:
+            os.umask(mask)
 
     def start(self) -> None:
         threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True, name="simulator-control").start()
