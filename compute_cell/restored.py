@@ -238,6 +238,7 @@ def _as_it_is(view: View, row: InstanceRow, seen: Refound) -> InstanceRow:
             host=host.name if host is not None else "",
             launched_at=state.launched_at or row.updated,
             fault=state.fault if vm_state is VmState.ERROR else None,
+            volumes=seen.volumes,
         ),
     )
 

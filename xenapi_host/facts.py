@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cells.model import PowerState
+from cells.model import PowerState, Volume
 
 GIB = 2**30
 MIB = 2**20
@@ -75,7 +75,8 @@ class PoolFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refound:
     """A server's VM. `host` (a uuid): where it runs, or the one host that its disk can be reached from; "" where there
-    are several. `kept`, `kept_host`: the same of the original that a resize keeps, with the power it had."""
+    are several. `kept`, `kept_host`: the same of the original that a resize keeps, with the power it had. `volumes`:
+    those that its tenant has attached."""
 
     vm_uuid: str
     power_state: PowerState
@@ -83,3 +84,4 @@ class Refound:
     ram_mib: int
     kept: PowerState | None = None
     kept_host: str = ""
+    volumes: tuple[Volume, ...] = ()

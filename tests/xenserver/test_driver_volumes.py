@@ -8,9 +8,11 @@ import pytest
 
 from cells.cli.main import main
 from cells.errors import Permanent
+from cells.model import Volume
 from tests.support.xen_hosts import OTHER_SERVER, SERVER, SMALL, House, KeptJournal
 from tests.xenserver.simulated import a_disk, a_pool, logged_in
 from xenapi_host import driver, tags
+from xenapi_host.driver.refind import refind
 from xenapi_host.simulator.faults import Fault
 from xenapi_host.simulator.worlds import HostShape
 
@@ -84,6 +86,15 @@ def test_volume_goes_along_where_storage_is_shared() -> None:
     assert _holders(house, volume) == [tags.vm_name(SERVER)]
     (vbd,) = [vbd for vbd in house.records("VBD").values() if tags.VOLUME in vbd["other_config"]]
     assert (vbd["userdevice"], vbd["currently_attached"]) == ("8", True)
+
+
+def test_server_that_is_found_again_has_its_volumes(house: House) -> None:
+    first, second = house.a_volume(), house.a_volume()
+    driver.attach_volume(house.session, SERVER, first, "p", _at(house, device=10))
+    driver.attach_volume(house.session, SERVER, second, "p", _at(house, device=9))
+    found = refind(house.session, SERVER)
+    assert found is not None
+    assert found.volumes == (Volume(id=second, device=9), Volume(id=first, device=10))
 
 
 def test_disk_that_cannot_be_plugged_is_not_attached(house: House) -> None:

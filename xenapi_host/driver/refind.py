@@ -1,7 +1,7 @@
 """Finding a server again of which the leaf's database knows nothing, or old things: what is so on the pool alone."""
 
 from xenapi_host import tags
-from xenapi_host.driver import disks, vms
+from xenapi_host.driver import disks, vms, volumes
 from xenapi_host.driver.errors import telling
 from xenapi_host.driver.measure import host_uuid
 from xenapi_host.driver.vms import Vm, power_state
@@ -24,6 +24,7 @@ def refind(session: Session, server: bytes) -> Refound | None:
         ram_mib=int(vm.record["memory_static_max"]) // MIB,
         kept=power_state(kept[0].tags.get(tags.ORIGINAL, "")) if kept else None,
         kept_host=_host_of(session, kept[0]) if kept else "",
+        volumes=volumes.attached(session, vm),
     )
 
 

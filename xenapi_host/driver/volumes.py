@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cells.errors import Permanent
+from cells.model import Volume
 from xenapi_host import tags
 from xenapi_host.driver import disks, vms
 from xenapi_host.driver.disks import Disk
@@ -161,6 +162,12 @@ def reaches(session: Session, host: str, storage: str) -> bool:
         if pbd is not None and pbd["host"] == host and pbd["currently_attached"]:
             return True
     return False
+
+
+def attached(session: Session, vm: Vm) -> tuple[Volume, ...]:
+    """The volumes of a VM, by device."""
+    found = [Volume(id=_volume_of(vbd), device=int(vbd["userdevice"])) for _, vbd in attachments(session, vm)]
+    return tuple(sorted(found, key=lambda volume: volume.device))
 
 
 def attachments(session: Session, vm: Vm) -> Iterator[tuple[str, Mapping[str, Any]]]:
