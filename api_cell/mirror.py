@@ -39,7 +39,8 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         return inquire(here, received)
     if row.leaf != record.origin or row.attempt != body.attempt:
         return Decision(seen=(seen,)) + _stray(here, row, received, body)
-    if body.version <= row.version:
+    if (body.version, body.number) <= (row.version, row.finished):
+        # The number counts, too: a leaf that was put back may give a version twice, but a command only once.
         return Decision(seen=(seen,))
     if gone_there and not body.state.launched_at:
         # An attempt that the leaf itself undid: its refusal is on its way, or came first, and says why.

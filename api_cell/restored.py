@@ -238,7 +238,8 @@ def told(here: Here, row: ServerRow, now: Instant) -> Decision:
     send = [here.record(row.leaf, known, row)]
     if row.state is None or not row.state.launched_at:
         send.append(here.record(row.leaf, Grant(attempt=row.attempt), row, number=1))
-    open_ones = [wish for wish in row.intents if wish.body]
+    # Only the first can be on its way: the others' own wakes still wait for it.
+    open_ones = sorted((wish for wish in row.intents if wish.body), key=lambda wish: wish.number)[:1]
     return Decision(
         send=tuple(send),
         wake=tuple(

@@ -9,7 +9,8 @@ The VM is started only after the grant, and the owner grants one attempt only: s
 
 from dataclasses import replace
 
-from cells.decision import NOTHING, Decision, Remove
+from cells.codec import pack
+from cells.decision import NOTHING, Decision, Job, Remove
 from cells.errors import Refusal
 from cells.messages import (
     Accepted,
@@ -178,9 +179,14 @@ def _preparation(instance: InstanceRow, host: HostRow | None) -> PrepareTask | N
 
 
 def discard(here: Here, view: View, received: Received, body: Discard, now: Instant) -> Decision:
-    """The owner's no: undo what was prepared."""
-    instance = view.get(InstanceRow, received.record.server)
-    if instance is None or not _is_open(instance, received.record.origin, body.attempt):
+    """The owner's no to an acceptance: undo what was prepared. What we have forgotten may be on a host all the same."""
+    record = received.record
+    instance = view.get(InstanceRow, record.server)
+    if instance is None:
+        task = DestroyTask(pool="", attempt=body.attempt)
+        job = Job(id=here.new_id(), kind="build.discard", server=record.server, lane="discard", body=pack(task))
+        return Decision(do=(job,), notes=("not known here: the hosts are looked over",))
+    if not _is_open(instance, record.origin, body.attempt):
         return NOTHING
     return undo(here, instance, now)
 

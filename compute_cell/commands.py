@@ -179,6 +179,8 @@ def _over(here: Here, view: View, instance: InstanceRow, error: str, now: Instan
     after = replace(
         instance,
         command=None,
+        # Its owner sends one after the other: an earlier one is an old copy of what is over.
+        queue=tuple(waiting for waiting in instance.queue if waiting.number > number),
         number=number,
         failed=(number, error) if error else instance.failed,
         state=replace(instance.state, task_state="", progress=0),

@@ -23,7 +23,7 @@ from cells.messages import (
     RememberServer,
 )
 from cells.model import Flavor, Generation, InstanceState, VmState
-from cells.names import NEVER, CellName, Instant
+from cells.names import NEVER, CellName, Instant, id_text
 from cells.ports import View, Where
 from cells.record import Received, Record
 from cells.rows import CounterRow, JobRow, SettingRow
@@ -32,7 +32,7 @@ from compute_cell.answers import NO_JOB, Here, quiet, released
 from compute_cell.commands import next_one
 from compute_cell.reports import sums_for
 from compute_cell.rows import GroupRow, HostRow, InstanceRow, Phase, PoolRow
-from compute_cell.tasks import FindTask
+from compute_cell.tasks import FindTask, Watched
 from compute_cell.watching import SHOWN
 from xenapi_host.facts import Refound
 
@@ -104,6 +104,27 @@ def _over(here: Here, view: View, now: Instant) -> Decision:
     )
 
 
+def unclaimed(here: Here, view: View, said: Watched, owners: Iterable[CellName]) -> Decision:
+    """Servers on a host of which we know nothing: every owner is asked. One that has deleted it, or has it elsewhere,
+    says so, and it goes. What no owner knows stays."""
+    known = view.get_many(InstanceRow, [(seen.server,) for seen in said.servers])
+    unknown = [seen for seen in said.servers if (seen.server,) not in known]
+    return Decision(
+        send=tuple(
+            Record(
+                id=here.new_id(),
+                body=RecallServer(attempt=seen.attempt),
+                origin=here.name,
+                destination=owner,
+                server=seen.server,
+            )
+            for seen in unknown
+            for owner in owners
+        ),
+        notes=tuple(f"server {id_text(seen.server)} is on a host and nobody's so far" for seen in unknown),
+    )
+
+
 def go_on(here: Here, view: View, received: Received, now: Instant) -> Decision:
     instance = view.get(InstanceRow, received.record.server)
     return NOTHING if instance is None else next_one(here, view, instance, now)
@@ -137,7 +158,9 @@ def remember(here: Here, view: View, received: Received, body: RememberServer, n
         sure = replace(known, stale=False, version=max(known.version, body.version))
         return _sure(here, sure, now)
     freed = released(view, *build.claims(known))
-    base = replace(known, phase=Phase.GRANTED, host="", old_host="", moving=None, number=max(known.number, body.number))
+    number = max(known.number, body.number)
+    queue = tuple(waiting for waiting in known.queue if waiting.number > number)
+    base = replace(known, phase=Phase.GRANTED, host="", old_host="", moving=None, number=number, queue=queue)
     if body.state is not None and body.version >= known.version:
         base = replace(base, spec=body.spec, state=body.state, version=body.version, before=None)
     return Decision(save=freed) + _look(here, view, base, True)

@@ -222,7 +222,7 @@ class ComputeRole:
             Compare: lambda view, received, body, now: reports.compare(here, view, received, body, now),
             RememberServer: lambda view, received, body, now: restored.remember(here, view, received, body, now),
             InquireServer: lambda view, received, body, now: restored.held(here, view, received, now),
-            Agreed: lambda view, received, body, now: restored.agreed(here, view, received.record.origin, now),
+            Agreed: lambda view, received, body, now: self._agreed(view, received, now),
             GoOn: lambda view, received, body, now: restored.go_on(here, view, received, now),
             HelloUp: lambda view, received, body, now: self._hello(view, received, body, now),
             HelloDown: lambda view, received, body, now: self._hello(view, received, body, now),
@@ -302,7 +302,14 @@ class ComputeRole:
         said: Watched = codec.unpack(Watched, end.result)
         watch.token = said.token
         watch.due = now if _waits(view, pool) else now + int(self._settings.watch_every * SECOND)
-        return NOTHING if said.quiet else watching.settle(self._here, view, watch, said, now, whole=said.whole)
+        decision = NOTHING if said.quiet else watching.settle(self._here, view, watch, said, now, whole=said.whole)
+        if said.whole and build.restoring(view) is None:
+            decision += restored.unclaimed(self._here, view, said, self.neighbourhood.topology.api_cells())
+        return decision
+
+    def _agreed(self, view: View, received: Received, now: Instant) -> Decision:
+        self._watches.clear()  # the next look is at everything, and at what belongs to nobody
+        return restored.agreed(self._here, view, received.record.origin, now)
 
     def _hello(self, view: View, received: Received, hello: HelloUp | HelloDown, now: Instant) -> Decision:
         decision = self.neighbourhood.decide(view, received, now)

@@ -35,10 +35,11 @@ class StartTask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestroyTask:
     """Remove every object of a server from its pool, and from `also` where it may have moved to; without a pool, from
-    all: what a leaf has forgotten may be on any."""
+    all: what a leaf has forgotten may be on any. `attempt`: only what was made for this one; 0: everything."""
 
     pool: str
     also: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,11 +254,12 @@ class WatchTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenServer:
-    """A server's VM; `host` (a uuid) is empty where it is off."""
+    """A server's VM; `host` (a uuid) is empty where it is off. `attempt`: which attempt made it."""
 
     server: bytes
     power_state: PowerState
     host: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -208,7 +208,7 @@ class Work:
 
     def _destroy(self, job: Job, task: DestroyTask, journal: Journal) -> None:
         for pool in filter(None, (task.pool, task.also)) if task.pool else self._pools.names():
-            driver.destroy(self._session(pool, journal), job.server)
+            driver.destroy(self._session(pool, journal), job.server, attempt=task.attempt or None)
 
     def _power(self, job: Job, task: PowerTask, journal: Journal) -> None:
         session = self._session(task.pool, journal)
@@ -328,7 +328,7 @@ class Work:
             whole=task.whole,
             quiet=seen.quiet,
             servers=tuple(
-                SeenServer(server=server, power_state=state.power_state, host=state.host)
+                SeenServer(server=server, power_state=state.power_state, host=state.host, attempt=state.attempt)
                 for server, state in seen.servers.items()
             ),
             foreign=tuple(

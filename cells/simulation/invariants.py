@@ -168,6 +168,14 @@ def _views_follow(audit: Audit, others: Mapping[CellName, Audit], memory: Memory
             yield _breach("no view is ahead of the truth", "P4", text, fact.server)
 
 
+def _over_is_over(audit: Audit, others: Mapping[CellName, Audit], memory: Memory) -> Iterator[Breach]:
+    for fact in audit.held:
+        again = [number for number in fact.open if number <= fact.number]
+        if again:
+            text = f"command {again[0]} of {fact.name} waits at {audit.cell}, where {fact.number} is over"
+            yield _breach("a command that is over does not begin again", "P2", text, fact.server)
+
+
 def _ends_are_final(audit: Audit, others: Mapping[CellName, Audit], memory: Memory) -> Iterator[Breach]:
     if audit.owned or audit.usage:
         memory.ended |= {server for server in audit.gone if memory.accepted.get(server) == audit.cell}
@@ -177,7 +185,7 @@ def _ends_are_final(audit: Audit, others: Mapping[CellName, Audit], memory: Memo
 
 
 Check = Callable[[Audit, Mapping[CellName, Audit], Memory], Iterator[Breach]]
-_STEPS: tuple[Check, ...] = (_one_started_vm, _room_adds_up, _views_follow, _ends_are_final)
+_STEPS: tuple[Check, ...] = (_one_started_vm, _room_adds_up, _views_follow, _over_is_over, _ends_are_final)
 
 
 # --- at rest ---
@@ -252,6 +260,8 @@ def _nothing_unknown(rest: Rest) -> Iterator[Breach]:
         held = {fact.server: fact for fact in rest.audits[leaf].held}
         for vm in facts.vms:
             fact = held.get(vm.server)
+            if vm.server in rest.memory.unsure and leaf in rest.memory.restored:
+                continue  # both databases that knew of it may have been put back
             if fact is None or fact.standing is Standing.GONE:
                 text = f"{leaf} runs VM {vm.uuid} of {id_text(vm.server)} and has no row for it"
                 yield _breach("no VM without a row", "P9", text, vm.server)

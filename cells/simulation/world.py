@@ -21,6 +21,7 @@ from cells.decision import Decision, Remove
 from cells.errors import CelltreeError
 from cells.house import Cell, role_class, save_edge
 from cells.identity import Identity, RootKey, new_key
+from cells.messages import RefusalCode, Refused
 from cells.model import CellState
 from cells.names import SECOND, CellName, Instant, id_text
 from cells.parts import part
@@ -178,6 +179,7 @@ class World:
     def close(self) -> None:
         """End every strand."""
         for daemon in self.daemons.values():
+            self.counts["resent"] += daemon.cell.node.counts["resent"]
             daemon.crew.shutdown()
         for place in self.places.values():
             place.store.close()
@@ -220,7 +222,7 @@ class World:
         certificate = root.certify(name, self.house.new_id(), role, public, self.clock())
         settings: dict[str, Any] = {"mute_after": 15.0}
         if role == "compute":
-            settings |= {"measure_every": 20.0, "digest_every": 10.0, "clean_seconds": 0.0}
+            settings |= {"measure_every": 20.0, "digest_every": 10.0, "clean_seconds": 0.0, "watch_all_every": 60.0}
             settings["when_host_dies"] = "evacuate" if name in self.plan.evacuating else "ask"
         else:
             settings |= {"attempt_time": 8, "command_time": 30}
@@ -301,7 +303,7 @@ class World:
             return
         self.note(f"crash {name}")
         self.counts["crashes"] += 1
-        self.house.kill(name)
+        self.counts["resent"] += self.house.kill(name).node.counts["resent"]
         if back_after is not None and name in self.daemons_of(name.partition("/")[0]):
             self.later(back_after, partial(self.back, name))
 
@@ -545,6 +547,8 @@ class World:
         for received, decision in place.decided:
             record = received.record
             self.counts["records"] += 1
+            if isinstance(record.body, Refused) and record.body.code is RefusalCode.NO_ROOM:
+                self.counts["refused for room"] += 1
             if record.server != NO_SERVER or decision.notes:
                 notes = "; ".join(decision.notes)
                 self.note(

@@ -48,13 +48,66 @@ def rows_put_back(seed: int) -> Plan:
     return replace(plan, asks=tuple(sorted(asks, key=lambda ask: ask.at)), mishaps=tuple(mishaps))
 
 
+def forgetful_leaves(seed: int) -> Plan:
+    """Servers that are rebooted all the time over a slow network, and leaves that are put back to what they were some
+    seconds ago: what is open is wished again, and the first wish comes after it."""
+    plan, chance = _calm(seed)
+    asks = []
+    for server in range(6):
+        ask = Ask(at=CALM, api=chance.choice(plan.apis), project="blue", server=server, action="create", argument="1")
+        asks.append(ask)
+        for n in range(20):
+            asks.append(replace(ask, at=CALM + 5 + n * 2.5 + chance.random(), action="hard_reboot"))
+    mishaps = [Mishap(fault=Fault.DELAY, at=CALM + 4, lasts=plan.seconds, rate=0.6)]
+    for leaf in plan.leaves:
+        at = CALM + chance.uniform(6.0, 10.0)
+        while at < plan.seconds - 20:
+            mishaps.append(Mishap(fault=Fault.RESTORED, at=at, lasts=chance.uniform(4.0, 8.0), cell=leaf))
+            at += 16.0
+    return replace(
+        plan,
+        asks=tuple(sorted(asks, key=lambda ask: ask.at)),
+        mishaps=tuple(sorted(mishaps, key=lambda mishap: mishap.at)),
+    )
+
+
+def restored(seed: int) -> Plan:
+    """Every cell is put back to a backup once, one after the other, in the middle of everything."""
+    plan, chance = _calm(seed)
+    cells = list(plan.shape)
+    chance.shuffle(cells)
+    step = (plan.seconds - CALM - 15) / len(cells)
+    return replace(
+        plan,
+        mishaps=tuple(
+            Mishap(fault=Fault.RESTORED, at=CALM + n * step, lasts=chance.uniform(5.0, 14.0), cell=cell)
+            for n, cell in enumerate(cells)
+        ),
+    )
+
+
+def killed_at_commits(seed: int) -> Plan:
+    """Every cell dies before a commit, again and again, with what was delivered to it."""
+    plan, chance = _calm(seed)
+    mishaps = []
+    at = CALM
+    while at < plan.seconds - 6:
+        for cell in plan.shape:
+            nth = chance.randint(1, 6)
+            mishaps.append(
+                Mishap(fault=Fault.CRASH_AT_STEP, at=at, lasts=2.0, cell=cell, step="before commit", nth=nth)
+            )
+        at += 6.0
+    return replace(plan, mishaps=tuple(mishaps), doubled=frozenset())
+
+
 def bursts(seed: int) -> Plan:
-    """Many servers at once, on few hosts."""
+    """Many servers at once at one API cell, on few hosts."""
     plan, _ = _calm(seed)
     asks = tuple(
         Ask(
             at=CALM + n * 0.001,
-            api=plan.apis[n % len(plan.apis)],
+            api=plan.apis[0],
             project="blue",
             server=n,
             action="create",
