@@ -42,7 +42,7 @@ def unpack(shape: Any, data: bytes) -> Any:
     """The value of the given shape (a dataclass or a type built of them); BadInput when the bytes are not one."""
     try:
         return _decoder(shape).decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
         raise BadInput(f"not a {getattr(shape, '__name__', shape)}: {error}") from None
 
 

@@ -66,9 +66,11 @@ def load(path: Path) -> CellConfig:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(f"configuration {path} cannot be read: {error.strerror}; name it with --config") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"configuration {path} is not UTF-8 text; write it anew") from None
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(f"configuration {path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise BadInput(f"configuration {path} must be a mapping of settings, like 'cell: dfw-1'")
@@ -103,7 +105,7 @@ def fill(shape: type[S], raw: Mapping[str, Any], where: str) -> S:
     """A settings dataclass from a mapping: unknown names, missing ones and wrong types are BadInput with the remedy."""
     hints = typing.get_type_hints(shape)
     names = {each.name: each for each in dataclasses.fields(shape)}  # type: ignore[arg-type]
-    unknown = sorted(set(raw) - set(names))
+    unknown = sorted(set(raw) - set(names), key=str)
     if unknown:
         raise BadInput(f"{where}: {unknown[0]!r} is not a setting; there are: {', '.join(sorted(names))}")
     values = {name: _value(hints[name], value, f"{where}: {name}") for name, value in raw.items()}

@@ -92,6 +92,8 @@ def read(path: Path) -> TopologyFile:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(f"topology file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"topology file {path} is not UTF-8 text; write it anew") from None
     return parse(text, str(path))
 
 
@@ -99,7 +101,7 @@ def parse(text: str, where: str = "topology") -> TopologyFile:
     """The topology in a text; `where` names it in errors."""
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(f"{where} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise BadInput(f"{where} must be a mapping with 'cells:', a list of cells")

@@ -20,6 +20,7 @@ from cells.errors import BadInput
 PRIME = 162259276829213363391578010288127
 BASE = 5
 _BLOCK = 16
+_MOST_DIGITS = len(str(PRIME))
 
 
 class KeyExchange:
@@ -34,9 +35,11 @@ class KeyExchange:
 
     def shared(self, public: str) -> "Shared":
         """The secret that both sides now have. BadInput when the other side's key is none."""
-        if not (public.isascii() and public.isdigit() and 1 < int(public) < PRIME - 1):
+        # Its length first: a guest may send as many digits as it likes.
+        number = int(public) if len(public) <= _MOST_DIGITS and public.isascii() and public.isdigit() else 0
+        if not 1 < number < PRIME - 1:
             raise BadInput("the guest agent's public key is not a number of the protocol's group")
-        return Shared(str(pow(int(public), self._private, PRIME)))
+        return Shared(str(pow(number, self._private, PRIME)))
 
 
 class Shared:
