@@ -110,3 +110,12 @@ def test_every_page_of_the_reference_is_generated_and_linked() -> None:
     pages = {path.name for path in generate.FOLDER.iterdir()}
     assert pages == set(generate.PAGES)
     assert all(f"reference/{page}" in documents()["docs/reference.md"] for page in pages)
+
+
+def test_every_test_that_the_page_on_security_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", documents()["docs/security.md"]))
+    there = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        there |= set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named
+    assert named <= there, named - there
