@@ -1,8 +1,9 @@
 """What a cell cannot use is parked with its reason and does no harm: not to the cell, not to what came with it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import MISSING, fields, replace
+from enum import Enum
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -11,8 +12,18 @@ from cells import callers, codec, intake
 from cells.codec import pack_bundle, pack_record
 from cells.decision import Remove
 from cells.identity import Identity
-from cells.messages import BuildServer, Compare, DeleteServer, Grant, HelloUp, StopServer, Tick
-from cells.model import BuildSpec
+from cells.messages import (
+    REGISTRY,
+    BuildServer,
+    Compare,
+    DeleteServer,
+    Direction,
+    Grant,
+    HelloUp,
+    StopServer,
+    Tick,
+)
+from cells.model import BuildSpec, Flavor, ImageRef
 from cells.names import NEVER, SECOND
 from cells.record import MAX_BUNDLE, Hop, Record
 from cells.rows import EdgeRow, OutboxRow, ParkedRow
@@ -266,6 +277,39 @@ def test_compare_of_a_stranger_tells_nothing_of_others_servers(tree: Tree) -> No
     send(tree, "west", "leaf", pack_record(record(tree, Compare(bucket=0, servers=()), origin="west")))
     tree.run(1)
     assert tree.row("leaf", InstanceRow, server) == before
+    assert tree.find_server("west", server) is None
+    validate_quiet(tree)
+
+
+COMMANDS = [kind for kind in REGISTRY.values() if kind.direction is Direction.DOWN and kind.of_server]
+
+
+def example(shape: Any) -> Any:
+    """A value of a record's body, or of one of its fields."""
+    known = {int: 1, str: "x", bytes: b"x", bool: True, Flavor: TINY, ImageRef: IMAGE, dict: {"x": "y"}}
+    origin = get_origin(shape) or shape
+    if origin in known:
+        return known[origin]
+    if isinstance(shape, type) and issubclass(shape, Enum):
+        return next(iter(shape))
+    hints = get_type_hints(shape)
+    return shape(**{each.name: example(hints[each.name]) for each in fields(shape) if each.default is MISSING})
+
+
+def test_api_cell_has_no_say_over_anothers_server(tree: Tree) -> None:
+    server = tree.build("east", "vm")
+    tree.run(5)
+    before = tree.row("leaf", InstanceRow, server)
+    assert before is not None
+    assert before.owner == "east"
+    for number, kind in enumerate(COMMANDS, 9):
+        deadline = tree.clock() + 60 * SECOND
+        wish = record(tree, example(kind.body), origin="west", server=server, number=number, deadline=deadline)
+        send(tree, "west", "leaf", pack_record(wish))
+        assert tree.row("leaf", InstanceRow, server) == before, kind.name
+    tree.run(3)
+    assert tree.row("leaf", InstanceRow, server) == before
+    assert len(tree.vms("leaf")) == 1
     assert tree.find_server("west", server) is None
     validate_quiet(tree)
 
