@@ -180,3 +180,42 @@ def test_ossa_2016_001_a_raw_image_is_raw_whatever_it_looks_like(dom0: Dom0, gla
     (made,) = dom0.download(glance.file_url("one"), format="raw")
     with vhd.Disk.open(dom0.sr / f"{made['uuid']}.vhd") as disk:
         assert disk.pread(0, len(content)) == content
+
+
+_arguments = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["/", "../x", UUIDS[0], "-1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+_NAMES = (
+    "url",
+    "headers",
+    "sr_path",
+    "uuids",
+    "chain",
+    "base",
+    "parents",
+    "checksum",
+    "format",
+    "timeout",
+    "properties",
+)
+
+
+@settings(quick, max_examples=15)
+@given(
+    function=st.sampled_from(["download", "upload", "sweep", "version", "no_such"]),
+    given_=st.dictionaries(st.sampled_from(_NAMES), _arguments, max_size=5),
+)
+def test_arguments_of_any_kind_are_answered_in_xapis_words(
+    dom0: Dom0, function: str, given_: dict[str, object]
+) -> None:
+    """No trace of Python, nothing left behind, nothing written outside."""
+    before = dom0.tree()
+    sound = {"url": "http://127.0.0.1:9/v2/images/one/file", "headers": {}, "sr_path": str(dom0.sr), "timeout": 1}
+    try:
+        dom0.call(function, **{**sound, **given_})
+    except PluginFailure as failure:
+        assert failure.args[0] == "XENAPI_PLUGIN_FAILURE" or function == "no_such", failure.args
+        assert "Traceback" not in " ".join(failure.args)
+    assert dom0.tree() == before
