@@ -29,17 +29,17 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Tuple
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins import celltree_tar as tar
     from xenapi_host.plugins.celltree_device import device_path, need, read_at, run, size_of, written
     from xenapi_host.plugins.celltree_glance import Download
     from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, dispatch, text
+    from xenapi_host.plugins.celltree_tar import Gunzip, Refused, Tar
 else:
     # Every entry of the plugin folder is a plugin to XAPI; a __pycache__ must not appear there.
     sys.dont_write_bytecode = True
-    import celltree_tar as tar
     from celltree_device import device_path, need, read_at, run, size_of, written
     from celltree_glance import Download
     from celltree_plugin import Params, PermanentError, RetryableError, dispatch, text
+    from celltree_tar import Gunzip, Refused, Tar
 
 VERSION = "1.0"
 SECTOR = 512
@@ -93,7 +93,7 @@ def extract(params: Params) -> Dict[str, Any]:
     with _mounted(path) as folder:
         stream = Download(params, _LARGEST_KIT)
         try:
-            archive = tar.Tar(tar.Gunzip(stream, 4 * _LARGEST_KIT))
+            archive = Tar(Gunzip(stream, 4 * _LARGEST_KIT))
             files = 0
             for member in archive.members():
                 files += 1
@@ -101,7 +101,7 @@ def extract(params: Params) -> Dict[str, Any]:
                     raise PermanentError(f"image refused: the kit has more than {_MOST_FILES} files")
                 _put(folder, member.name, archive.pieces(member))
             stream.verify()
-        except tar.Refused as refused:
+        except Refused as refused:
             raise PermanentError(f"image refused: {refused}") from refused
         finally:
             stream.close()
