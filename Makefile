@@ -26,8 +26,8 @@ help:  ## List these commands
 
 venv: $(DEV_STAMP)  ## Make .venv with everything to run, test and change celltree
 
-services:  ## Install RabbitMQ, MariaDB, e2fsprogs and qemu-img where missing (Debian packages); starts no service
-	@.ci/services rabbitmq mariadb e2fsprogs qemu
+services:  ## Install RabbitMQ, MariaDB and tools that tests use where missing (Debian packages); starts no service
+	@.ci/services rabbitmq mariadb e2fsprogs qemu xva-img rsync
 
 demo: $(STAMP_FOR_DEMO)  ## Run the embedded tree with simulated XenServers: make demo ARGS="--port 8080"
 	@.ci/services e2fsprogs
