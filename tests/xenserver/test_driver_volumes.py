@@ -37,7 +37,7 @@ def _holders(house: House, volume: str) -> list[str]:
 def test_volume_of_another_project_or_of_nobody_is_not_there(house: House) -> None:
     for volume in (house.a_volume(project="q"), house.a_volume(project=""), "no such uuid"):
         assert driver.find_volume(house.session, volume, "p") is None
-        with pytest.raises(Permanent, match="there is no volume"):
+        with pytest.raises(Permanent, match="no such volume"):
             driver.attach_volume(house.session, SERVER, volume, "p", _at(house))
     assert driver.find_volume(house.session, house.a_volume(project=""), "") is None, "no project is nobody's"
 

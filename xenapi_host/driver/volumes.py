@@ -57,7 +57,7 @@ def attach_volume(session: Session, server: bytes, volume: str, project: str, pl
     vm = vms.the_one(session, server)
     disk = _of_project(session, volume, project)
     if disk is None:
-        raise Permanent(f"there is no volume {volume} for this project in the server's pool")
+        raise Permanent("there is no such volume of this project in the server's pool")
     for ref, vbd in attachments(session, vm):
         if _volume_of(vbd) == disk.uuid:
             return _plug(session, vm, ref, attached=bool(vbd["currently_attached"]))
