@@ -59,8 +59,8 @@ class Limits:
     """What one project may ask, so that it cannot take the whole cell: requests a second of each REST process, after a
     `burst` at once; and how many builds may wait for a leaf, of one project and `waiting_in_all`. 0 is no limit."""
 
-    requests_per_second: float = 200.0
-    burst: int = 1000
+    requests_per_second: float = 50.0
+    burst: int = 500
     waiting: int = 2000
     waiting_in_all: int = 10_000
 

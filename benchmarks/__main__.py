@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-PROGRAMS = ("command", "updates", "placement", "builds", "listing", "memory", "vhd", "hosts")
+PROGRAMS = ("command", "updates", "placement", "builds", "listing", "memory", "vhd", "hosts", "overload")
 
 
 def main() -> int:

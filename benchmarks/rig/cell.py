@@ -140,6 +140,23 @@ class Running:
         with self.cell.store.unit(lock=False) as unit:
             return {"count": unit.count(ServerRow, Where(column="status", op="=", value=status))}
 
+    def do_waits(self, since: int) -> Mapping[str, Any]:
+        """What became of the builds asked for since: seconds from the wish to the VM's start."""
+        from api_cell.rows import ServerRow
+        from cells.ports import Where
+
+        with self.cell.store.unit(lock=False) as unit:
+            rows = unit.find(ServerRow, Where(column="created", op=">=", value=since))
+        done = sorted(
+            (row.state.launched_at - row.created) / 1_000_000 for row in rows if row.state and row.state.launched_at
+        )
+        return {
+            "active": len(done),
+            "unfinished": sum(row.status not in ("ACTIVE", "ERROR") for row in rows),
+            "median": done[len(done) // 2] if done else 0.0,
+            "longest": done[-1] if done else 0.0,
+        }
+
     @property
     def _loaded(self) -> "Loaded":
         assert self._load is not None

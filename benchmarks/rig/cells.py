@@ -5,6 +5,7 @@ on one private RabbitMQ node and a schema each on one private MariaDB server. Al
 """
 
 import json
+import os
 import pickle
 import resource
 import secrets
@@ -21,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from api_cell.http.auth import hash_password
 from benchmarks.rig.cell import Running, memory_kib
 from benchmarks.rig.plan import CHAIN, CellPlan, Place, plan_tree
 from cells.errors import Temporary
@@ -36,7 +38,8 @@ SHAPES = ("embedded", "lab")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a program asks of the tree."""
+    """What a program asks of the tree. `limits`: front.limits of its API cells (default: none); `tenants`: who may log
+    in there, each with the password "bench" and a project of his own; without any, nobody has to."""
 
     shape: Mapping[CellName, Sequence[CellName]] = field(default_factory=lambda: CHAIN)
     hosts: int = 0
@@ -44,6 +47,8 @@ class Wanted:
     threads: int = 8
     tick: float = 1.0
     bare: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
+    tenants: Sequence[str] = ()
 
 
 class Tree(Protocol):
@@ -59,6 +64,9 @@ class Tree(Protocol):
 
     def house(self) -> House | None:
         """The house all cells are in, where there is one."""
+
+    def pid(self, cell: CellName) -> int:
+        """The process a cell runs in."""
 
 
 def wait_for(what: str, condition: Callable[[], bool]) -> None:
@@ -126,6 +134,9 @@ class _Embedded:
     def house(self) -> House | None:
         return self._house
 
+    def pid(self, cell: CellName) -> int:
+        return os.getpid()
+
     def close(self) -> None:
         for running in self._cells.values():
             running.close()
@@ -152,7 +163,20 @@ def _plans(folder: Path, places: Mapping[CellName, Place], wanted: Wanted) -> di
         threads=wanted.threads,
         tick=wanted.tick,
         bare=wanted.bare,
+        front=_front(folder, wanted),
     )
+
+
+def _front(folder: Path, wanted: Wanted) -> dict[str, object]:
+    front: dict[str, object] = {"limits": dict(wanted.limits)} if wanted.limits else {}
+    if wanted.tenants:
+        users, secret = folder / "users", folder / "secret"
+        users.write_text(
+            "".join(f"{name}:{hash_password('bench', os.urandom(16))}:{name}\n" for name in wanted.tenants)
+        )
+        secret.write_text(secrets.token_hex(16))
+        front |= {"auth": "http_basic", "users_file": str(users), "secret_file": str(secret)}
+    return front
 
 
 # --- the lab ---
@@ -226,6 +250,9 @@ class _Lab:
 
     def house(self) -> House | None:
         return None
+
+    def pid(self, cell: CellName) -> int:
+        return self.cells[cell].pid
 
 
 def _cpu_of(pid: int) -> float:

@@ -53,9 +53,10 @@ def plan_tree(
     threads: int = 8,
     tick: float = TICK,
     bare: bool = False,
+    front: Mapping[str, object] | None = None,
 ) -> dict[CellName, CellPlan]:
     """Certify every cell of the shape. The cells that are nobody's parent have hosts; API cells serve REST if `listen`,
-    with their images in the folder `images`."""
+    with their images in the folder `images` and these further settings of their `front`."""
     root = RootKey(os.urandom(32))
     parents = {parent for above in shape.values() for parent in above}
     uuids = {name: os.urandom(16) for name in shape}
@@ -74,7 +75,7 @@ def plan_tree(
             tick=tick,
             threads=threads,
             listen="127.0.0.1:0" if listen and role == "api" else "",
-            settings=_settings(role, images),
+            settings=_settings(role, images, front or {}),
         )
         edges = [Edge(neighbour=each, parent=True, uuid=uuids[each], url=places[each].broker) for each in above]
         edges += [
@@ -87,8 +88,9 @@ def plan_tree(
     return plans
 
 
-def _settings(role: str, images: str) -> dict[str, object]:
+def _settings(role: str, images: str, front: Mapping[str, object]) -> dict[str, object]:
     if role == "compute":
         return {"clean_seconds": 0.0}
     quota = {"servers": -1, "vcpus": -1, "ram_mib": -1}
-    return {"front": {"images": images, "quota": quota}} if images else {}
+    limits = {"requests_per_second": 0, "waiting": 0, "waiting_in_all": 0}
+    return {"front": {"images": images, "quota": quota, "limits": limits, **front}} if images else {}

@@ -447,7 +447,7 @@ class Lab:
         if self.plan.tls:
             found["amqp"] = {"tls": {name: str(path) for name, path in asdict(self.papers.client(cell.name)).items()}}
         if cell.role != API:
-            settings |= {"measure_every": 10.0, "digest_every": 5.0, "clean_seconds": 10.0}
+            settings |= {"measure_every": 10.0, "digest_every": 5.0, "clean_seconds": 10.0, "watch_wait": 5.0}
             return found
         home = self.folder / "front" / cell.name
         home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -139,6 +139,9 @@ class Tenant:
         if shown.code == 404:
             self._servers.remove(server)
             return
+        if shown.code != 200:
+            detail = f"{shown.code} {shown.error}"
+            self._tell(Event(at=0, by=self._name, end=shown.end, action="look", name=server.name, detail=detail))
         seen = shown.body["server"] if shown.code == 200 else {}
         menu = MENU.get(seen.get("status", ""))
         if menu is None or seen["OS-EXT-STS:task_state"]:

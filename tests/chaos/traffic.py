@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.chaos.tenants import SMALL, Door
 
-LOOK_EVERY = 0.02
+LOOK_EVERY = 0.1
 STUCK_SECONDS = 90.0
 
 
@@ -108,7 +108,8 @@ def build(door: Door, image: str, leaf: str, count: int) -> list[str]:
         assert answer.code == 202, answer
         servers.append(answer.body["server"]["id"])
     for server in servers:
-        assert _until(lambda server=server: shows(door, server)[0] == "ACTIVE", STUCK_SECONDS), shows(door, server)
+        assert _until(lambda server=server: shows(door, server)[0] in ("ACTIVE", "ERROR"), STUCK_SECONDS)
+        assert shows(door, server)[0] == "ACTIVE", door.ask("GET", f"/servers/{server}").body["server"]["fault"]
     return servers
 
 

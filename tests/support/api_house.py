@@ -19,7 +19,7 @@ from api_cell.http.serve import Served, serve
 from api_cell.images import FolderImages
 from api_cell.quota import charge, usage_of
 from api_cell.rows import ROWS, FlavorRow, GoneServerRow, Phase, QuestionRow, ServerRow
-from api_cell.settings import Settings
+from api_cell.settings import Limits, Settings
 from api_cell.status import settle
 from cells import codec
 from cells.decision import Remove
@@ -212,7 +212,8 @@ def an_api_house(folder: Path, *, url: str = "", **settings: Any) -> Iterator[Ap
             unit.save(*(FlavorRow(id=f.id, name=f.name, flavor=f) for f in FLAVORS))
         images = FolderImages(folder / "images", url="http://images.invalid/image", clock=clock, ids=ids)
         pokes: list[int] = []
-        chosen = Settings(cell="east", **settings)
+        # Tests ask faster than any project may.
+        chosen = Settings(cell="east", **{"limits": Limits(requests_per_second=0), **settings})
         app = make_app(chosen, store, images, lambda: pokes.append(1), clock, ids, lambda secret: secret[::-1])
         yield ApiHouse(store=store, images=images, app=app, daemon=WillingDaemon(store, images, clock), pokes=pokes)
     finally:

@@ -44,7 +44,10 @@ def _host(state: HostState) -> HostRow:
 
 
 def _state(tmp_path: Path) -> HostState:
-    with open_store(load(tmp_path / "tree" / "cells" / "leaf.yaml"), whole=True) as store, store.unit(lock=False) as unit:
+    with (
+        open_store(load(tmp_path / "tree" / "cells" / "leaf.yaml"), whole=True) as store,
+        store.unit(lock=False) as unit,
+    ):
         host = unit.get(HostRow, "h-uuid")
     assert host is not None
     return host.state
