@@ -15,7 +15,6 @@ from compute_cell.tasks import MeasuredHost
 from tests.support.embedded import Tree
 from tests.unit.compute_cell.test_watching import (  # noqa: F401  pytest finds fixtures by import
     claims_add_up,
-    fall,
     held,
     host_of,
     make,
@@ -30,6 +29,17 @@ from xenapi_host.simulator.mishaps import kill_host, return_host
 Make = Callable[..., Tree]
 
 
+def fall(tree: Tree, host: HostRow) -> None:
+    """The host stops answering, and is confirmed dead."""
+    engine = tree.pools["leaf"].engine
+    kill_host(engine, engine.call("host.get_by_uuid", [tree.pools["leaf"].login().ref, host.uuid]))
+    tree.run(4)
+    down = tree.row("leaf", HostRow, host.uuid)
+    assert down is not None and down.state is HostState.DOWN
+    with tree.stores["leaf"].unit() as unit:
+        unit.save(replace(down, state=HostState.DEAD))
+
+
 def come_back(tree: Tree, uuid: str) -> None:
     """The host answers again, and an administrator says so."""
     engine = tree.pools["leaf"].engine
@@ -38,7 +48,7 @@ def come_back(tree: Tree, uuid: str) -> None:
         host = unit.get(HostRow, uuid)
         assert host is not None
         unit.save(replace(host, state=HostState.ENABLED))
-    tree.run(40)
+    tree.run(6)
 
 
 def own(tree: Tree, **policy: str) -> None:
@@ -54,12 +64,12 @@ def names(tree: Tree) -> list[tuple[str, str]]:
 
 
 def test_server_whose_disks_are_lost_is_made_anew_and_its_remains_are_set_aside(make: Make) -> None:  # noqa: F811
-    tree = make(when_host_dies="evacuate", when_disks_are_lost="rebuild")
+    tree = make(measure_every=2.0, when_host_dies="evacuate", when_disks_are_lost="rebuild")
     server = not_the_master(tree)
     dead = host_of(tree, server)
     others = len(tree.vms("leaf")) - 1
     fall(tree, dead)
-    tree.run(30)
+    tree.run(6)
     row = tree.server("east", server)
     assert row.status == "ACTIVE" and row.state is not None
     assert row.state.note == f"made anew from its image on {row.state.host}: its disks were lost with {dead.name}"
@@ -78,14 +88,14 @@ def test_server_whose_disks_are_lost_is_made_anew_and_its_remains_are_set_aside(
 
 
 def test_remains_of_a_server_are_removed_with_their_disks_after_their_time(make: Make) -> None:  # noqa: F811
-    tree = make(when_host_dies="evacuate", when_disks_are_lost="rebuild", leftovers_kept=20.0)
+    tree = make(measure_every=2.0, when_host_dies="evacuate", when_disks_are_lost="rebuild", leftovers_kept=4.0)
     server = not_the_master(tree)
     dead = host_of(tree, server)
     disks = len(tree.objects("leaf", "VDI"))
     fall(tree, dead)
-    tree.run(30)
+    tree.run(6)
     come_back(tree, dead.uuid)
-    tree.run(60)
+    tree.run(8)
     name = tags.vm_name(server)
     assert [vm for vm in names(tree) if vm[0].startswith(name)] == [(name, "Running")]
     held_disks = [vdi for vdi in tree.objects("leaf", "VDI") if tags.CLAIM in vdi["other_config"] and not vdi["VBDs"]]
@@ -93,7 +103,7 @@ def test_remains_of_a_server_are_removed_with_their_disks_after_their_time(make:
 
 
 def test_pool_of_one_host_is_replaced_by_another_pool_and_nothing_runs_twice_when_it_returns(make: Make) -> None:  # noqa: F811
-    tree = make(when_host_dies="evacuate", when_disks_are_lost="rebuild")
+    tree = make(measure_every=2.0, when_host_dies="evacuate", when_disks_are_lost="rebuild")
     server = not_the_master(tree)
     dead = host_of(tree, server)
     with_two_pools(tree)
@@ -104,18 +114,18 @@ def test_pool_of_one_host_is_replaced_by_another_pool_and_nothing_runs_twice_whe
 
     tree.faces["leaf"] = refuse  # type: ignore[assignment]
     _forget_session(tree)
-    tree.run(40)
+    tree.run(40, step=2.0)
     with tree.stores["leaf"].unit() as unit:
         host = host_of(tree, server)
         assert host.state is HostState.DOWN
         unit.save(replace(host, state=HostState.DEAD))
-    tree.run(60)
+    tree.run(12)
     assert held(tree, server).pool == "second"
     assert tree.server("east", server).status == "ACTIVE"
     tree.faces["leaf"] = silent
     _forget_session(tree)
     come_back(tree, dead.uuid)
-    tree.run(80)
+    tree.run(40, step=2.0)
     assert not tree.rows("leaf", LostCopyRow)
     name = tags.vm_name(server)
     assert (f"{name}-lost", "Halted") in names(tree) and (name, "Running") not in names(tree)
@@ -127,14 +137,14 @@ def _forget_session(tree: Tree) -> None:
 
 
 def test_no_room_elsewhere_is_the_reason_and_it_is_tried_again(make: Make) -> None:  # noqa: F811
-    tree = make(when_host_dies="evacuate", when_disks_are_lost="rebuild")
+    tree = make(measure_every=2.0, when_host_dies="evacuate", when_disks_are_lost="rebuild")
     server = not_the_master(tree)
     dead = host_of(tree, server)
     other = next(host for host in tree.rows("leaf", HostRow) if host.uuid != dead.uuid)
     with tree.stores["leaf"].unit() as unit:
         unit.save(replace(other, state=HostState.DISABLED))
     fall(tree, dead)
-    tree.run(10)
+    tree.run(4)
     row = tree.server("east", server)
     assert row.status == "ERROR"
     assert row.state is not None and row.state.fault is not None and "1 disabled" in row.state.fault.message
@@ -142,18 +152,18 @@ def test_no_room_elsewhere_is_the_reason_and_it_is_tried_again(make: Make) -> No
         now = unit.get(HostRow, other.uuid)
         assert now is not None
         unit.save(replace(now, state=HostState.ENABLED))
-    tree.run(150)
+    tree.run(75, step=3.0)
     assert tree.server("east", server).status == "ACTIVE"
 
 
 def test_image_that_cannot_be_fetched_leaves_nothing_and_says_why(make: Make) -> None:  # noqa: F811
-    tree = make(when_host_dies="evacuate", when_disks_are_lost="rebuild")
+    tree = make(measure_every=2.0, when_host_dies="evacuate", when_disks_are_lost="rebuild")
     server = not_the_master(tree)
     dead = host_of(tree, server)
     _refuse_images(tree)
     before = len(tree.vms("leaf"))
     fall(tree, dead)
-    tree.run(20)
+    tree.run(6)
     row = tree.server("east", server)
     assert row.status == "ERROR"
     assert row.state is not None and row.state.fault is not None
@@ -180,29 +190,29 @@ def _refuse_images(tree: Tree) -> None:
 
 
 def test_administrator_evacuates_a_server_whose_disks_are_lost_and_gets_it_anew(make: Make) -> None:  # noqa: F811
-    tree = make(when_host_dies="ask")
+    tree = make(measure_every=2.0, when_host_dies="ask")
     server = not_the_master(tree)
     dead = host_of(tree, server)
     fall(tree, dead)
-    tree.run(10)
+    tree.run(4)
     assert tree.server("east", server).status == "ERROR"
     tree.ask("east", server, EvacuateServer())
-    tree.run(20)
+    tree.run(6)
     assert tree.server("east", server).status == "ACTIVE"
     assert host_of(tree, server).uuid != dead.uuid
     tree.ask("east", server, DeleteServer(build_deadline=0))
-    tree.run(20)
+    tree.run(6)
     assert tree.find_server("east", server) is None
     assert (f"{tags.vm_name(server)}-lost", "Halted") in names(tree)
 
 
 def test_pool_has_a_policy_of_its_own(make: Make) -> None:  # noqa: F811
-    tree = make(shared=True, when_host_dies="ask")
+    tree = make(shared=True, measure_every=2.0, when_host_dies="ask")
     own(tree, when_host_dies="evacuate")
     server = not_the_master(tree)
     dead = host_of(tree, server)
     fall(tree, dead)
-    tree.run(20)
+    tree.run(6)
     assert tree.server("east", server).status == "ACTIVE"
     assert host_of(tree, server).uuid != dead.uuid
 
@@ -217,21 +227,21 @@ def test_pools_word_goes_before_the_cells_and_unknown_words_are_refused() -> Non
 
 
 def test_host_that_its_pools_high_availability_has_fenced_needs_nobodys_word(make: Make) -> None:  # noqa: F811
-    tree = make(shared=True, when_host_dies="evacuate")
+    tree = make(shared=True, measure_every=2.0, when_host_dies="evacuate")
     server = not_the_master(tree)
     dead = host_of(tree, server)
     engine = tree.pools["leaf"].engine
     for pool in engine.db.all("pool"):
         engine.db.set(pool, "ha_enabled", True)
     kill_host(engine, engine.call("host.get_by_uuid", [tree.pools["leaf"].login().ref, dead.uuid]))
-    tree.run(60)
+    tree.run(8)
     now = tree.row("leaf", HostRow, dead.uuid)
     assert now is not None and (now.state, now.fenced_from) == (HostState.DEAD, HostState.ENABLED)
     assert tree.server("east", server).status == "ACTIVE"
     assert host_of(tree, server).uuid != dead.uuid
     assert ("host fenced by its pool", dead.name) in [(line.event, line.text) for line in tree.rows("leaf", StoryRow)]
     return_host(engine, engine.call("host.get_by_uuid", [tree.pools["leaf"].login().ref, dead.uuid]))
-    tree.run(60)
+    tree.run(8)
     now = tree.row("leaf", HostRow, dead.uuid)
     assert now is not None and (now.state, now.fenced_from) == (HostState.ENABLED, "")
     claims_add_up(tree)
