@@ -220,10 +220,13 @@ def _fields(shape: type, prefix: str) -> Iterator[tuple[str, type, "dataclasses.
     hints = typing.get_type_hints(shape)
     for each in dataclasses.fields(shape):
         inner = next((kind for kind in _options_of(hints[each.name]) if dataclasses.is_dataclass(kind)), None)
+        items = next((kind for kind in typing.get_args(hints[each.name]) if dataclasses.is_dataclass(kind)), None)
         if isinstance(inner, type):
             yield from _fields(inner, f"{prefix}{each.name}.")
-        else:
-            yield f"{prefix}{each.name}", shape, each
+            continue
+        yield f"{prefix}{each.name}", shape, each
+        if isinstance(items, type):
+            yield from _fields(items, f"{prefix}{each.name}[].")
 
 
 def notes() -> dict[tuple[str, str], tuple[str, str]]:
