@@ -11,7 +11,7 @@ from cells.config import identity
 from cells.errors import BadInput, Permanent, Temporary
 from cells.ids import Ids
 from cells.model import CellState
-from cells.registering import NewCell, PoolAccess, Registrar, open_store
+from cells.registering import NewCell, PoolAccess, Registrar, _as_user, open_store
 from cells.rows import EdgeRow, RosterRow, SettingRow
 from cells.tree_folder import TreeFolder
 from compute_cell.rows import PoolRow
@@ -90,6 +90,26 @@ def test_a_trees_private_key_is_readable_by_its_owner_only(yard):
 def test_a_tree_is_never_made_over_another(yard):
     with pytest.raises(BadInput, match="holds a tree already"):
         TreeFolder.create(yard.folder.path, os.urandom)
+
+
+@pytest.mark.parametrize(
+    ("broker", "written"),
+    [
+        ("amqps://east@mq.east:5671/east", "amqps://dfw@mq.east:5671/east"),
+        ("amqps://east:word@mq.east/east", "amqps://east:word@mq.east/east"),
+        ("amqp://east:word@mq.east/east", "amqp://east:word@mq.east/east"),
+        ("memory://east", "memory://east"),
+    ],
+)
+def test_with_certificates_each_cell_has_its_own_name_at_every_broker(broker, written):
+    assert _as_user(broker, "dfw") == written
+
+
+def test_neighbours_are_remembered_by_the_user_they_publish_as(yard):
+    yard.register("east")
+    yard.register("dfw", "east")
+    with open_store(yard.folder.config("east")) as store, store.unit(lock=False) as unit:
+        assert unit.get(EdgeRow, "dfw").user == "dfw"
 
 
 def test_a_registered_cell_is_joined_at_both_ends(chain):
