@@ -9,19 +9,32 @@ from cells.jobs import Workers
 from cells.node import Node
 from cells.ports import Role
 from cells.simulation.network import Network
-from cells.simulation.store import SimulatedStore
+from cells.simulation.store import SimulatedSqlStore, SimulatedStore
+from cells.store.dicts import DictStore
+from cells.store.sql import SqlStore
+
+AnySimulatedStore = SimulatedStore | SimulatedSqlStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """What the cells are made of. No configuration reaches this: tests that switch a rule off give another one.
-    `acks_early`: the broker forgets a message when it is delivered. `blind`: whether a host call is to find nothing."""
+    `acks_early`: the broker forgets a message when it is delivered. `blind`: whether a host call is to find nothing.
+    `folder`: cells have SQLite files there instead of dicts."""
 
     node: type[Node] = Node
     store: type[SimulatedStore] = SimulatedStore
+    folder: str = ""
     dress: Callable[[Role], Role] = field(default=lambda role: role)
     acks_early: bool = False
     blind: Callable[[str], bool] = field(default=lambda method: False)
+
+    def stores(self, name: str, rows: tuple[type, ...]) -> tuple[AnySimulatedStore, DictStore | SqlStore]:
+        """A cell's store, and one over the same database in which nothing goes wrong. `name`: unique in the process."""
+        if not self.folder:
+            return self.store(f"dict://{name}", rows), DictStore(f"dict://{name}", rows)
+        url = f"sqlite:///{self.folder}/{name}.db"
+        return SimulatedSqlStore(url, rows), SqlStore(url, rows)
 
 
 class SimulatedHouse(House):

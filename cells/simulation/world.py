@@ -27,14 +27,14 @@ from cells.names import SECOND, CellName, Instant, id_text
 from cells.parts import part
 from cells.record import NO_SERVER, Received
 from cells.rows import MACHINERY, EdgeRow, JobRow, OutboxRow, ParkedRow, SettingRow
-from cells.simulation.house import Build, SimulatedHouse
+from cells.simulation.house import AnySimulatedStore, Build, SimulatedHouse
 from cells.simulation.invariants import Breach, Known, Memory, at_every_step, at_rest
 from cells.simulation.mishaps import HAPPEN
 from cells.simulation.network import Network
 from cells.simulation.plan import Ask, Mishap, Plan, wanted
-from cells.simulation.store import SimulatedStore
 from cells.simulation.strands import Crew, Killed
 from cells.store.dicts import DictStore
+from cells.store.sql import SqlStore
 
 START: Instant = 1_750_000_000 * SECOND
 PATIENCE = 1500.0
@@ -70,8 +70,8 @@ class Place:
 
     name: CellName
     config: CellConfig
-    store: SimulatedStore
-    outside: DictStore
+    store: AnySimulatedStore
+    outside: DictStore | SqlStore
     pool: Any = None
     ground: Any = None
     desk: Any = None
@@ -137,7 +137,7 @@ class World:
         self.servers: dict[int, tuple[Ask, bytes]] = {}
         self.audits: dict[CellName, Audit] = {}
         self.changed_edges: set[tuple[CellName, CellName]] = set()
-        self.backups: dict[CellName, tuple[dict[str, dict[Any, Any]], Known]] = {}
+        self.backups: dict[CellName, tuple[Any, Known]] = {}
         self._make()
 
     # --- the run ---
@@ -183,6 +183,7 @@ class World:
             daemon.crew.shutdown()
         for place in self.places.values():
             place.store.close()
+            place.outside.close()
 
     # --- time ---
 
@@ -240,9 +241,9 @@ class World:
             settings=settings,
         )
         rows = role_class(role).rows
-        store = self.build.store(url, rows)
+        store, outside = self.build.stores(f"{id(self)}-{name}", rows)
         store.create_all()
-        place = Place(name=name, config=config, store=store, outside=DictStore(url, rows))
+        place = Place(name=name, config=config, store=store, outside=outside)
         store.step = partial(self._step, name)
         store.fails = partial(self._database_fails, place)
         store.begun = place.decided.clear
@@ -313,7 +314,7 @@ class World:
 
     def back_up(self, cell: CellName) -> None:
         """Remember a cell's database, and what the checks know of it, as they are now."""
-        self.backups[cell] = (self.places[cell].store.database.copy(), self.memory.of(cell))
+        self.backups[cell] = (self.places[cell].store.backup(), self.memory.of(cell))
 
     def restore(self, cell: CellName) -> None:
         """Put a cell's database back to its backup, all its daemons being stopped."""
@@ -321,9 +322,9 @@ class World:
             return
         for name in [name for name in self.daemons if name.partition("/")[0] == cell]:
             self.crash(name, None)
-        tables, known = self.backups[cell]
+        rows, known = self.backups[cell]
         place = self.places[cell]
-        place.store.database.put_back(tables)
+        place.store.put_back(rows)
         self.memory.put_back(cell, known)
         self._register_again(cell)
         self.note(f"put back {cell}")

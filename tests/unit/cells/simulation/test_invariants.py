@@ -142,6 +142,23 @@ def test_view_ahead_of_its_leaf_is_seen() -> None:
     assert step(owned(version=4), Memory()) == "no view is ahead of the truth"
 
 
+def test_command_that_is_over_and_waits_again_is_seen() -> None:
+    assert step(held(number=3, open=(4,)), Memory()) == ""
+    assert step(held(number=3, open=(3,)), Memory()) == "a command that is over does not begin again"
+
+
+def test_what_was_asked_since_a_backup_may_be_lost_with_the_database_but_nothing_else() -> None:
+    memory = Memory(accepted={SERVER: "api"})
+    backup = memory.of("api")
+    memory.accepted[OTHER] = "api"
+    memory.deleted.add(SERVER)
+    memory.put_back("api", backup)
+    assert (memory.unsure, memory.deleted) == ({SERVER, OTHER}, set())
+    memory = Memory(accepted={SERVER: "api"})
+    memory.put_back("api", memory.of("api"))
+    assert not memory.unsure
+
+
 def test_what_is_gone_must_stay_gone() -> None:
     memory = Memory(accepted={SERVER: "api"})
     assert step(replace(API, owned=(), gone=frozenset({SERVER})), memory) == ""
