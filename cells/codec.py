@@ -23,6 +23,10 @@ _MOST_ITEMS = 65_536
 _encoder = msgspec.msgpack.Encoder()
 
 
+class NotUnderstood(BadInput):
+    """A record that may be sound, of a kind or version that this cell does not know: one of another version sent it."""
+
+
 @cache
 def _decoder(shape: Hashable) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(shape)
@@ -89,13 +93,14 @@ def peek(data: bytes) -> Peek:
 
 
 def unpack_record(data: bytes) -> Record:
-    """BadInput for an unknown kind or version, a body that is not of its kind, ids that are not 16 bytes."""
+    """BadInput for a body that is not of its kind and ids that are not 16 bytes, NotUnderstood for a kind or version
+    that is not known here."""
     id_, kind_name, version, origin, destination, server, number, deadline, request, body = unpack(_RECORD_SHAPE, data)
     kind = REGISTRY.get(kind_name)
     if kind is None:
-        raise BadInput(f"unknown record kind {kind_name!r}")
+        raise NotUnderstood(f"unknown record kind {kind_name!r}; a cell of a later version sent it: upgrade this one")
     if version != kind.version:
-        raise BadInput(f"{kind_name} version {version} is not understood here (version {kind.version} is)")
+        raise NotUnderstood(f"{kind_name} version {version} is not understood here (version {kind.version} is)")
     if len(id_) != 16 or len(server) != 16:
         raise BadInput(f"{kind_name}: id and server must be 16 bytes each")
     return Record(

@@ -123,7 +123,10 @@ class Intake:
                 self._may(record, certificate)
             except BadInput as error:
                 id = codec.peek(data).id or self._new_id()
-                items += self._refused(data, str(error), neighbour, now, id, origin=certificate.name)
+                # What a later version understands is not acknowledged: its origin sends it again, until this cell has
+                # been upgraded or the deadline is past, and then knows that it was not done.
+                origin = "" if isinstance(error, codec.NotUnderstood) else certificate.name
+                items += self._refused(data, str(error), neighbour, now, id, origin=origin)
                 continue
             if record.kind.direction is Direction.BESIDE and record.origin not in self._callers:
                 self._unknown(record.kind.name, record.origin)
