@@ -90,7 +90,7 @@ from compute_cell.pools import Pools
 from compute_cell.rows import ROWS, GroupRow, HostRow, InstanceRow, Phase, PoolRow
 from compute_cell.tasks import Measured, MeasureTask, Watched, WatchTask
 from compute_cell.watching import Watch
-from compute_cell.work import Counting, Work
+from compute_cell.work import Counting, Tools, Work
 from routing.neighbourhood import Neighbourhood
 from xenapi_host.driver import ClassicSource
 from xenapi_host.session import Session
@@ -166,11 +166,13 @@ class ComputeRole:
         self._sweeping = Sweeping(kept_for=settings.leftovers_kept)
         self._here = Here(name=identity.name, new_id=new_id, remember=self._sweeping.remember)
         self._work = Work(
-            pools=self.pools,
-            identity=identity,
-            counting=settings.counting,
-            clean_seconds=settings.clean_seconds,
-            classic=settings.classic_sources,
+            Tools(
+                pools=self.pools,
+                identity=identity,
+                counting=settings.counting,
+                clean_seconds=settings.clean_seconds,
+                classic={source.name: source for source in settings.classic_sources},
+            )
         )
         self._next_digest: Instant = 0
         self._clearing = Clearing()
