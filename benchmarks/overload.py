@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for cell in ("leaf", "lower"):
             with _standing_still(tree, cell, still):
                 _burst(report, tree, count // 2, f"{cell} stands still {still:.0f} s")
-    for rate in (0, 50):
+    for rate in (50,) if asked.quick else (0, 50):
         wanted = Wanted(
             shape={"top": ()},
             listen=True,
