@@ -29,6 +29,7 @@ _CELL_RECORD = b"celltree cell record 1\0"
 _PROOF = b"celltree proof 1\0"
 _WITHDRAWN = b"celltree withdrawn certificates 1\0"
 _CACHED_CERTIFICATES = 10_000
+_CACHED_WORDS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class Trust:
         self.withdrawn = Withdrawn()
         self._root = VerifyKey(root_public)
         self._known: dict[bytes, tuple[Certificate, VerifyKey]] = {}
+        self._words: dict[SignedCellRecord, CellRecord] = {}
 
     def certificate(self, wire: bytes) -> Certificate:
         """The certificate, if the root signed it."""
@@ -131,6 +133,9 @@ class Trust:
     def cell_record(self, signed: SignedCellRecord) -> CellRecord:
         """What a cell says of itself, if it was that cell."""
         certificate, key = self._open(signed.certificate)
+        known = self._words.get(signed)
+        if known is not None:
+            return known
         try:
             key.verify(_CELL_RECORD + signed.payload, signed.signature)
         except (BadSignatureError, ValueError):
@@ -138,6 +143,9 @@ class Trust:
         record: CellRecord = unpack(CellRecord, signed.payload)
         if (record.name, record.uuid, record.role) != (certificate.name, certificate.uuid, certificate.role):
             raise BadInput(f"cell record says {record.name!r}, its certificate says {certificate.name!r}")
+        if len(self._words) >= _CACHED_WORDS:
+            self._words.clear()
+        self._words[signed] = record  # it comes again from every parent it went through
         return record
 
 

@@ -4,7 +4,6 @@ started, or that shares its cell with others, knows what they know.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from cells.names import CellName, Id, Instant
 from cells.ports import View
 from cells.record import Received, Record
 from cells.rows import EdgeRow, RosterRow
-from routing.neighbours import EdgeMemory, Heard, Verify, hear_down, hear_up, hellos_up, newer_than, newer_word, word_of
+from routing.neighbours import EdgeMemory, Heard, Verify, hear_down, hear_up, hellos_up, newer_than, word_of
 from routing.roster import Entry, Roster, checksum
 from routing.topology import Topology
 
@@ -157,10 +156,12 @@ class Neighbourhood:
         if heard.edge is None:
             return Decision(notes=heard.notes)
         changed = heard.edge
-        if hello.own is not None:
-            changed = replace(changed, said=newer_word(changed.said, hello.own, self._verify))
-            with suppress(BadInput):
-                self._shown[sender] = self._verify(hello.own).generation
+        own = word_of(hello.own, self._verify)
+        if own is not None and own.name == sender:
+            self._shown[sender] = own.generation
+            kept = word_of(changed.said, self._verify)
+            if kept is None or kept.generation < own.generation:
+                changed = replace(changed, said=hello.own)
         memory = self._memory.setdefault(sender, EdgeMemory())
         notes = heard.notes
         if edge is not None and now - edge.heard > self.mute_after:

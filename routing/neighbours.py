@@ -146,14 +146,6 @@ def hear_down(edge: EdgeRow | None, sender: CellName, hello: HelloDown, *, here:
     return Heard(edge=replace(edge, heard=now, above=above, refused=refused), notes=notes)
 
 
-def newer_word(held: SignedCellRecord | None, said: SignedCellRecord, verify: Verify) -> SignedCellRecord | None:
-    """Of two records of one cell the newer one; one that does not hold is none."""
-    before, after = word_of(held, verify), word_of(said, verify)
-    if after is None or (before is not None and before.generation >= after.generation):
-        return held
-    return said
-
-
 def word_of(signed: SignedCellRecord | None, verify: Verify) -> CellRecord | None:
     """What a cell said of itself; None where nothing was said, or its certificate counts no longer."""
     try:

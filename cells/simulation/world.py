@@ -409,7 +409,7 @@ class World:
         except Killed:
             self.doom(daemon.name)
             return
-        self._schedule(daemon, self.chance.uniform(0.0005, 0.003) if busy else self.chance.uniform(0.4, 1.4))
+        self._schedule(daemon, self.chance.uniform(0.0005, 0.003) if busy else self.chance.uniform(0.6, 2.0))
 
     # --- what tenants ask ---
 

@@ -87,7 +87,7 @@ def restored(seed: int) -> Plan:
 
 
 def killed_at_commits(seed: int) -> Plan:
-    """Every cell dies before a commit, again and again, with what was delivered to it."""
+    """In every cell a daemon dies before a commit, again and again, with what was delivered to it; the other lives."""
     plan, chance = _calm(seed)
     mishaps = []
     at = CALM
@@ -98,7 +98,7 @@ def killed_at_commits(seed: int) -> Plan:
                 Mishap(fault=Fault.CRASH_AT_STEP, at=at, lasts=2.0, cell=cell, step="before commit", nth=nth)
             )
         at += 6.0
-    return replace(plan, mishaps=tuple(mishaps), doubled=frozenset())
+    return replace(plan, mishaps=tuple(mishaps), doubled=frozenset(plan.shape))
 
 
 def bursts(seed: int) -> Plan:

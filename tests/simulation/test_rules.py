@@ -43,7 +43,7 @@ BROKEN: dict[str, tuple[Plans, int, set[str]]] = {
 SPARED: dict[str, tuple[str, Plans, int]] = {
     # A leaf refuses what it has no room for, and the owner asks the next: without reservations a burst herds.
     "reservations": ("refused for room", focused.bursts, 2),
-    # What a broker lets go of too early comes again when its origin's outbox loses patience, not when a daemon is back.
+    # What a daemon had taken when it died goes to the next one at once, not when its origin's outbox loses patience.
     "acknowledged after the commit": ("resent", focused.killed_at_commits, 3),
 }
 
@@ -80,7 +80,7 @@ def test_without_the_rule_every_promise_is_kept_at_a_price(rule: str) -> None:
             assert wrong.breach is None
             with_rule += right.counts[count]
             without += wrong.counts[count]
-    assert without > 1.2 * with_rule
+    assert without > 3 * with_rule + 3
 
 
 @pytest.mark.parametrize(
