@@ -119,19 +119,16 @@ def bursts(seed: int) -> Plan:
 
 
 def lost_answers(seed: int) -> Plan:
-    """Long cuts between parents and children while servers are asked for: answers come after the owner has given up."""
+    """Every edge is cut just after a server was asked for, for longer than an offer is good for: the leaf has it, and
+    its answer comes after the owner has given up."""
     plan, chance = _calm(seed)
     edges = [(parent, child) for child, parents in plan.shape.items() for parent in parents]
-    mishaps = []
-    at = CALM
-    while at < plan.seconds - 20:
-        for parent, child in edges:
-            if chance.random() < 0.5:
-                lasts = chance.uniform(8.0, 12.0)
-                mishaps.append(
-                    Mishap(fault=Fault.CUT, at=at + chance.uniform(0.0, 3.0), lasts=lasts, cell=parent, other=child)
-                )
-        at += 14.0
+    asked = [ask.at for ask in plan.asks if ask.action == "create" and ask.at > CALM][::2]
+    mishaps = [
+        Mishap(fault=Fault.CUT, at=at + chance.uniform(0.004, 0.02), lasts=10.0, cell=parent, other=child)
+        for at in asked
+        for parent, child in edges
+    ]
     return replace(plan, mishaps=tuple(sorted(mishaps, key=lambda mishap: mishap.at)))
 
 

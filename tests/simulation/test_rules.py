@@ -22,7 +22,7 @@ BROKEN: dict[str, tuple[Plans, int, set[str]]] = {
     "end-to-end acknowledgement": (focused.lossy, 10, {"everything ends"}),
     "grant": (
         focused.lost_answers,
-        20,
+        5,
         {"at most one VM of a server is started", "a failed build leaves nothing", "delete wins"},
     ),
     "tag lookup": (focused.killed_builds, 20, {"one VM for each server", "as many VMs as the leaf says"}),
