@@ -90,7 +90,8 @@ class TcpProxy:
 
     def __exit__(self, *error: object) -> None:
         self._ending = True
-        self._rings.send(b"\0")
+        with contextlib.suppress(OSError):  # the thread has ended by itself
+            self._rings.send(b"\0")
         self._thread.join(10)
         self._rings.close()
 
@@ -180,7 +181,10 @@ class TcpProxy:
             self._asked.popleft().set()
 
     def _accept(self) -> None:
-        near = _Side(self._listener.accept()[0], client=True)
+        try:
+            near = _Side(self._listener.accept()[0], client=True)
+        except OSError:  # the client has gone meanwhile, or the proxy refuses now
+            return
         try:
             far = _Side(socket.create_connection(self._target, 5), client=False)
         except OSError:
