@@ -252,6 +252,6 @@ COMMANDS: dict[type, Command] = {
     MigrateServer: Command(begin=resize.begin_migrate, done=resize.done, failed=resize.failed, tells=True),
     EvacuateServer: Command(begin=evacuation.begin, done=evacuation.done, failed=moves.failed),
     LiveMigrateServer: Command(begin=moves.begin, done=moves.done, failed=moves.failed),
-    ConfirmResize: Command(begin=resize.begin_confirm, done=resize.confirmed),
-    RevertResize: Command(begin=resize.begin_revert, done=resize.reverted),
+    ConfirmResize: Command(begin=resize.begin_confirm, done=resize.confirmed, failed=resize.doubted),
+    RevertResize: Command(begin=resize.begin_revert, done=resize.reverted, failed=resize.doubted),
 }

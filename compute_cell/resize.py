@@ -107,6 +107,11 @@ def reverted(view: View, instance: InstanceRow, now: Instant) -> Done:
     return _back(view, instance)
 
 
+def doubted(view: View, instance: InstanceRow) -> Done:
+    """One of the two copies may be gone already: which is there, its hosts say (restored.py)."""
+    return replace(instance, stale=True), ()
+
+
 def _back(view: View, instance: InstanceRow) -> Done:
     assert instance.before is not None
     rows = released(view, (instance.host, instance.state.flavor))
