@@ -18,6 +18,8 @@ PACKAGES := cells routing xenapi_host api_cell compute_cell migrations
 FAST := $(wildcard tests/unit tests/stories tests/properties tests/architecture)
 LINT := layout lint types
 PYTEST := pytest -n auto --dist worksteal
+# A third of all tests wait for servers most of the time: one worker more than there are processors.
+PYTEST_ALL := pytest -n $(shell echo $$(($$(nproc) + 1))) --dist worksteal
 
 .PHONY: help venv services demo check layout lint types fast-tests test format soak chaos bench clean
 
@@ -54,7 +56,7 @@ fast-tests: $(DEV_STAMP)
 test: $(DEV_STAMP) services  ## Everything: make check's parts and the tests with real servers, in under 15 minutes
 	@failed=; \
 	$(MAKE) --keep-going --jobs 2 --output-sync=target $(LINT) || failed="layout, lint or types (see above)"; \
-	$(PYTEST) $(ARGS) || failed="$${failed:+$$failed and }tests"; \
+	$(PYTEST_ALL) $(ARGS) || failed="$${failed:+$$failed and }tests"; \
 	if [ -n "$$failed" ]; then echo "make test: failed: $$failed"; exit 1; fi; \
 	echo "make test: all good"
 
