@@ -25,8 +25,8 @@ API = "east"
 LEAF = "shared-1"
 TENANTS = 4
 SERVERS = 4
-# Five seconds are promised (docs/reliability.md has the figures, which the test prints). This is only a bound that holds
-# on any machine: records sent again and again over the dead way alone would take longer.
+# Five seconds are promised; docs/reliability.md has the figures, which the test prints. This bound holds on any
+# machine: records sent again and again over the dead way alone would take longer.
 RESUMES = 30.0
 
 
