@@ -35,7 +35,7 @@ demo: $(STAMP_FOR_DEMO)  ## Run the embedded tree with simulated XenServers: mak
 	@.ci/services e2fsprogs
 	@exec celltree demo $(ARGS)
 
-check: $(DEV_STAMP)  ## Format, lint, types, import contracts and the fast tests, in under a minute
+check: $(DEV_STAMP)  ## Format, lint, types, import contracts and the fast tests
 	@$(MAKE) --keep-going --jobs 2 --output-sync=target $(LINT) fast-tests
 	@echo "make check: all good"
 
@@ -53,7 +53,7 @@ fast-tests: $(DEV_STAMP)
 	@$(PYTEST) -q $(FAST)
 
 # The tests run even when the linters complain: one run tells everything.
-test: $(DEV_STAMP) services  ## Everything: make check's parts and the tests with real servers, in under 15 minutes
+test: $(DEV_STAMP) services  ## Everything: make check's parts and the tests with real servers
 	@failed=; \
 	$(MAKE) --keep-going --jobs 2 --output-sync=target $(LINT) || failed="layout, lint or types (see above)"; \
 	$(PYTEST_ALL) $(ARGS) || failed="$${failed:+$$failed and }tests"; \
