@@ -51,6 +51,7 @@ class Neighbourhood:
         self.roster = self.roster.without(gone)
         self._merge(entries, gone)
         self._take_edges(view.all(EdgeRow))
+        self._note_silent(now)
 
     def decide(self, view: View, received: Received, now: Instant) -> Decision:
         """What to do about a neighbour's hello (cell.hello_up, cell.hello_down); nothing for any other kind."""
@@ -87,6 +88,7 @@ class Neighbourhood:
         send: list[Record] = []
         if own is not None:
             self._own_epoch = self._verify(own).generation.epoch
+        self._note_silent(now)
         for edge in self.topology.edges:
             if edge.refused or edge.state is CellState.DISABLED:
                 continue
@@ -227,6 +229,9 @@ class Neighbourhood:
         self.roster = self.roster.merge(arrived)
         records: tuple[CellRecord, ...] = tuple(self.roster[entry.name].record for entry in arrived)
         self.topology = self.topology.changed(records=records, gone=gone)
+
+    def _note_silent(self, now: Instant) -> None:
+        self.topology = self.topology.changed(silent=frozenset(self.roster.stale(now, self.mute_after)))
 
     def _take_edges(self, edges: Iterable[EdgeRow]) -> None:
         self.topology = self.topology.changed(edges=edges)

@@ -34,11 +34,18 @@ class _Graph:
     """Cells and their parents as of one moment, without `here`; shared by all snapshots that differ only in edges.
     Distances are found once for each destination asked for."""
 
-    __slots__ = ("_below", "_hops", "_reach", "children", "nodes", "places")
+    __slots__ = ("_below", "_hops", "_reach", "children", "nodes", "places", "silent")
 
-    def __init__(self, here: CellName, children: frozenset[CellName], places: Mapping[CellName, Place]) -> None:
+    def __init__(
+        self,
+        here: CellName,
+        children: frozenset[CellName],
+        places: Mapping[CellName, Place],
+        silent: frozenset[CellName] = frozenset(),
+    ) -> None:
         self.children = children
         self.places = places
+        self.silent = silent
         self.nodes: nx.DiGraph[CellName] = nx.DiGraph()
         self.nodes.add_nodes_from(children)
         self.nodes.add_edges_from(
@@ -53,12 +60,18 @@ class _Graph:
         self._below: frozenset[CellName] | None = None
 
     def hops_to(self, destination: CellName) -> dict[CellName, int]:
-        """How many hops each cell is from the destination, for the cells that reach it."""
+        """How many hops each cell is from the destination, for the cells that reach it: past no silent cell, unless
+        every way from a child leads past one. What a silent cell last said of its parents may no longer be so, and
+        nobody else would say that the way ends there."""
         known = self._hops.get(destination)
         if known is None:
             known = {}
             if destination in self.nodes:
-                known = dict(nx.single_target_shortest_path_length(self.nodes, destination))
+                past = self.silent - {destination}
+                heard = nx.restricted_view(self.nodes, past, ()) if past else self.nodes
+                known = dict(nx.single_target_shortest_path_length(heard, destination))
+                if past and self.children.isdisjoint(known):
+                    known = dict(nx.single_target_shortest_path_length(self.nodes, destination))
             self._hops[destination] = known
         return known
 
@@ -105,14 +118,17 @@ class Topology:
         edges: Iterable[EdgeRow] | None = None,
         records: Iterable[CellRecord] = (),
         gone: Iterable[CellName] = (),
+        silent: frozenset[CellName] | None = None,
     ) -> "Topology":
-        """The snapshot after some cell records came or went, or with these edges in place of the old ones. This same
-        snapshot when nothing of the tree's shape changed; the graph is rebuilt only when that shape did."""
+        """The snapshot after some cell records came or went, or with these edges, or these silent cells, in place of
+        the old ones. This same snapshot when nothing of the tree's shape changed; the graph is rebuilt only when that
+        shape did."""
         places = self._graph.places
         news = {record.name: place_of(record) for record in records if places.get(record.name) != place_of(record)}
         lost = [name for name in gone if name in places]
         rows = self._rows if edges is None else {edge.neighbour: edge for edge in edges}
-        if not news and not lost and rows == self._rows:
+        mute = self._graph.silent if silent is None else silent
+        if not news and not lost and rows == self._rows and mute == self._graph.silent:
             return self
         after = Topology.__new__(Topology)
         after.here = self.here
@@ -120,9 +136,9 @@ class Topology:
         after._rows = rows
         after._edges = _usable(rows)
         after._graph = self._graph
-        if news or lost or after._child_names() != self._graph.children:
+        if news or lost or after._child_names() != self._graph.children or mute != self._graph.silent:
             kept = {name: place for name, place in {**places, **news}.items() if name not in lost}
-            after._graph = _Graph(self.here, after._child_names(), kept)
+            after._graph = _Graph(self.here, after._child_names(), kept, mute)
         return after
 
     # --- neighbours ---

@@ -8,6 +8,7 @@ eventlet (README.md), so `rpc` and `notify` import this module only for amqp:// 
 import logging
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,6 +36,7 @@ POSTING = "celltree.posting"
 NOTIFICATIONS = "notifications"
 CALLS_AT_ONCE = 8
 STOP_SECONDS = 5.0
+UNBOUND_WAIT_SECONDS = 0.1
 
 Endpoint = Mapping[str, Callable[..., Any]]
 
@@ -136,7 +138,12 @@ class OsloClient:
         self._transport = oslo_messaging.get_rpc_transport(
             conf, url=_rabbit_url(url), allowed_remote_exmods=[errors.__name__]
         )
-        self._client = oslo_messaging.get_rpc_client(self._transport, oslo_messaging.Target(topic=POSTING))
+        # Mandatory: without it RabbitMQ drops, in silence, what comes between the server's exchange and its queue.
+        self._client = oslo_messaging.get_rpc_client(
+            self._transport,
+            oslo_messaging.Target(topic=POSTING),
+            transport_options=oslo_messaging.TransportOptions(at_least_once=True),
+        )
         self._free = threading.BoundedSemaphore(CALLS_AT_ONCE)
 
     def call(self, method: str, timeout: float, **arguments: Any) -> Any:
@@ -147,7 +154,7 @@ class OsloClient:
 
         def ask() -> None:
             try:
-                answers.append(self._client.prepare(timeout=timeout).call({}, method, **arguments))
+                answers.append(self._ask(method, time.monotonic() + timeout, arguments))
             except oslo_messaging.MessagingException as error:
                 failures.append(_ours(error, self._cell))
             except CelltreeError as error:
@@ -165,6 +172,16 @@ class OsloClient:
         if not answers:
             raise Temporary(f"cell {self._cell} did not answer {method} within {timeout:g} s; ask again, same id")
         return answers[0]
+
+    def _ask(self, method: str, deadline: float, arguments: Mapping[str, Any]) -> Any:
+        while True:
+            left = max(UNBOUND_WAIT_SECONDS, deadline - time.monotonic())
+            try:
+                return self._client.prepare(timeout=left).call({}, method, **arguments)
+            except oslo_messaging.MessageUndeliverable:
+                if left <= UNBOUND_WAIT_SECONDS:
+                    raise Temporary(f"cell {self._cell} did not answer: nobody serves it; ask again, same id") from None
+                time.sleep(UNBOUND_WAIT_SECONDS)
 
     def close(self) -> None:
         thread = threading.Thread(target=self._transport.cleanup, name="celltree client end", daemon=True)
