@@ -5,6 +5,9 @@ A unit is one transaction, see cells.store.unit; where the database differs is i
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+
+import sqlalchemy as sa
 
 from cells.errors import Temporary
 from cells.names import Instant
@@ -13,8 +16,16 @@ from cells.store.database import LOCK_WAIT_SECONDS, Database, Transaction
 from cells.store.failures import typed
 from cells.store.statements import Statements
 from cells.store.stats import Stats
-from cells.store.tables import row_tables
+from cells.store.tables import RowTable, row_tables
 from cells.store.unit import SqlUnit
+
+
+@cache
+def _prepared(row_types: tuple[type, ...], driver: str) -> tuple[sa.MetaData, dict[type, tuple[RowTable, Statements]]]:
+    """Tables and statements once for all stores of a kind: to make them takes longer than to open a database."""
+    metadata, tables = row_tables(row_types)
+    dialect = sa.make_url(f"{driver}://").get_dialect()()
+    return metadata, {row: (table, Statements(table, dialect)) for row, table in tables.items()}
 
 
 class SqlStore:
@@ -27,9 +38,7 @@ class SqlStore:
 
     def __init__(self, url: str, row_types: Iterable[type] = (), *, lock_wait: int = LOCK_WAIT_SECONDS) -> None:
         self._database = Database(url, lock_wait)
-        self.metadata, tables = row_tables(row_types)
-        dialect = self._database.engine.dialect
-        self._tables = {row: (table, Statements(table, dialect)) for row, table in tables.items()}
+        self.metadata, self._tables = _prepared(tuple(row_types), self._database.engine.url.drivername)
 
     @contextmanager
     def unit(self, *, lock: bool = True) -> Iterator[SqlUnit]:

@@ -91,7 +91,7 @@ def _column(name: str, hint: Any) -> Column:
 
 
 class RowTable:
-    """One row type as a table. Made once per store."""
+    """One row type as a table."""
 
     def __init__(self, row: type, metadata: sa.MetaData) -> None:
         declared = TABLES[row]
