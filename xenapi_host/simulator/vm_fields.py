@@ -179,15 +179,6 @@ def set_shadow_multiplier_live(call: Call, ref: str, value: float) -> str:
     return ""
 
 
-@method("VM.add_to_VCPUs_params_live")
-def add_to_vcpus_params_live(call: Call, ref: str, key: str, value: str) -> str:
-    """Weight, cap and mask of a running VM, at once."""
-    vm = call.row("VM", ref)
-    refuse(vm, "changing_VCPUs_live")
-    call.db.set(vm, "VCPUs_params", {**vm["VCPUs_params"], key: value})
-    return ""
-
-
 @method("VM.set_NVRAM")
 def set_nvram(call: Call, ref: str, value: dict[str, str]) -> str:
     vm = call.row("VM", ref)
@@ -307,6 +298,13 @@ def send_key(call: Call, ref: str, key: str) -> str:
     name = call.method.removeprefix("VM.")
     refuse(call.row("VM", ref), name)
     raise Failure("NOT_IMPLEMENTED", name)
+
+
+@method("VM.add_to_VCPUs_params_live")
+def add_to_vcpus_params_live(call: Call, ref: str, key: str, value: str) -> str:
+    """XAPI checks whether the VM may be changed, and then has nothing that would do it."""
+    refuse(call.row("VM", ref), "changing_VCPUs_live")
+    raise Failure("NOT_IMPLEMENTED", "add_to_VCPUs_params_live")
 
 
 @method("VM.call_plugin")
