@@ -124,6 +124,13 @@ class Tree:
             self.clock.advance(step)
         self.settle()
 
+    def run_until_quiet(self, most: float) -> None:
+        """Let time pass until no cell has anything under way, for so many seconds at most."""
+        for _ in range(int(most)):
+            self.run(1)
+            if all(cell.node.quiet for cell in self.house.cells.values()):
+                return
+
     def close(self) -> None:
         self.house.cells.update(self.frozen)
         self.house.close()

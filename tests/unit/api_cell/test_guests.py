@@ -203,7 +203,7 @@ def test_network_is_written_and_reset_on_an_administrators_word(tenant: Tenant) 
 def test_pool_without_plugins_is_reported(tenant: Tenant) -> None:
     leaf = next(iter(tenant.tree.pools))
     del tenant.tree.pools[leaf].engine.plugin_twins["celltree_version.py", "scripts"]
-    tenant.tree.run(700, step=5)
+    tenant.tree.run(700, step=10)
     row = tenant.tree.row(leaf, PoolRow, leaf)
     assert row is not None
     assert "install-plugins" in row.error

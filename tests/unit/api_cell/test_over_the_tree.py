@@ -59,7 +59,7 @@ class Tenant:
         return dict(self.ask("GET", f"/servers/{server}").json["server"])
 
     def status_after(self, server: str, seconds: float = 20) -> str:
-        self.tree.run(seconds)
+        self.tree.run_until_quiet(seconds)
         return str(self.shown(server)["status"])
 
     def used(self) -> tuple[int, int]:
@@ -98,7 +98,7 @@ def test_a_server_is_built_stopped_started_rebooted_and_deleted(tenant: Tenant) 
     assert tenant.status_after(server) == "ACTIVE"
     assert tenant.used() == (1, 512)
     assert tenant.ask("DELETE", f"/servers/{server}").status_code == 204
-    tenant.tree.run(20)
+    tenant.tree.run_until_quiet(20)
     assert tenant.ask("GET", f"/servers/{server}").status_code == 404
     assert tenant.used() == (0, 0)
     assert not any(tenant.tree.vms(leaf) for leaf in tenant.tree.pools)
@@ -136,7 +136,7 @@ def test_a_server_is_rescued_and_comes_back(tenant: Tenant) -> None:
 
 def test_a_server_is_rebuilt_from_another_image(tenant: Tenant) -> None:
     server = tenant.create(metadata={"a": "1"})
-    tenant.tree.run(20)
+    tenant.tree.run_until_quiet(20)
     answer = tenant.ask(
         "POST", f"/servers/{server}/action", {"rebuild": {"imageRef": tenant.other, "name": "new", "metadata": {}}}
     )
@@ -152,7 +152,7 @@ def test_a_server_is_rebuilt_from_another_image(tenant: Tenant) -> None:
 
 def test_a_rebuild_that_fails_leaves_the_server_as_it_was(tenant: Tenant) -> None:
     server = tenant.create()
-    tenant.tree.run(20)
+    tenant.tree.run_until_quiet(20)
     leaf = tenant.shown(server)["OS-EXT-SRV-ATTR:host"]
     tenant.tree.pools[leaf].twin("celltree_image.py", "download", refuse_image)
     tenant.ask("POST", f"/servers/{server}/action", {"rebuild": {"imageRef": tenant.other, "name": "new"}})
@@ -176,7 +176,7 @@ def test_why_a_disk_was_left_alone_is_in_the_story(tenant: Tenant) -> None:
 
 def test_a_disk_shrinks_where_its_file_system_may(tenant: Tenant) -> None:
     server = tenant.create("3")
-    tenant.tree.run(20)
+    tenant.tree.run_until_quiet(20)
     refused = tenant.ask("POST", f"/servers/{server}/action", {"resize": {"flavorRef": "2"}})
     assert refused.status_code == 400
     assert "diskConfig AUTO" in refused.text
@@ -192,7 +192,7 @@ def test_a_disk_shrinks_where_its_file_system_may(tenant: Tenant) -> None:
 )
 def test_a_resize_is_confirmed_or_reverted(tenant: Tenant, verdict: str, flavor: str, ram: int) -> None:
     server = tenant.create()
-    tenant.tree.run(20)
+    tenant.tree.run_until_quiet(20)
     tenant.act(server, "resize", {"flavorRef": "2"})
     assert tenant.status_after(server) == "VERIFY_RESIZE"
     assert tenant.shown(server)["flavor"]["original_name"] == "m1.small"
@@ -205,10 +205,10 @@ def test_a_resize_is_confirmed_or_reverted(tenant: Tenant, verdict: str, flavor:
 
 def test_a_snapshot_runs_and_the_server_is_free_for_the_next_wish(tenant: Tenant) -> None:
     server = tenant.create()
-    tenant.tree.run(20)
+    tenant.tree.run_until_quiet(20)
     image = tenant.act(server, "createImage", {"name": "snap"}).json["image_id"]
     assert tenant.shown(server)["OS-EXT-STS:task_state"] == "image_snapshot_pending"
-    tenant.tree.run(20)
+    tenant.tree.run_until_quiet(20)
     assert tenant.shown(server)["OS-EXT-STS:task_state"] is None
     assert ask(tenant.app, "GET", f"/image/v2/images/{image}").json["name"] == "snap"
     tenant.act(server, "os-stop")
@@ -231,7 +231,7 @@ def test_a_server_can_be_deleted_at_any_moment_of_its_build(tenant: Tenant, seco
     if seconds:
         tenant.tree.run(seconds)
     assert tenant.ask("DELETE", f"/servers/{server}").status_code == 204
-    tenant.tree.run(30)
+    tenant.tree.run_until_quiet(30)
     assert tenant.ask("GET", f"/servers/{server}").status_code == 404
     assert tenant.used() == (0, 0)
     assert not any(tenant.tree.vms(leaf) for leaf in tenant.tree.pools)
@@ -239,7 +239,7 @@ def test_a_server_can_be_deleted_at_any_moment_of_its_build(tenant: Tenant, seco
 
 def test_several_servers_of_one_request_all_become_active(tenant: Tenant) -> None:
     tenant.create(min_count=5, max_count=5)
-    tenant.tree.run(20)
+    tenant.tree.run_until_quiet(20)
     listed = tenant.ask("GET", "/servers/detail").json["servers"]
     assert [s["status"] for s in listed] == ["ACTIVE"] * 5
     story = tenant.ask("GET", f"/servers/{listed[0]['id']}/os-instance-actions").json["instanceActions"]
