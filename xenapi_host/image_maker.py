@@ -108,7 +108,7 @@ def read_file_of_disk(leaf: Path, path_in_guest: str) -> bytes:
         copy = Path(work) / "copy"
         said = run_tool("debugfs", "-R", f'dump "{path_in_guest}" "{copy}"', device)
         if not copy.is_file() or "File not found" in said:
-            raise NoSuchFile(f"{leaf} has no file {path_in_guest}: {said.strip().splitlines()[-1:]}")
+            raise NoSuchFile(f"the disk has no file {path_in_guest}: {said.strip().splitlines()[-1:]}")
         return copy.read_bytes()
 
 

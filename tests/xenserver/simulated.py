@@ -4,10 +4,13 @@ from contextlib import contextmanager
 
 import XenAPI
 
+from cells.model import Flavor
+from xenapi_host.session import Access, connect
 from xenapi_host.simulator.full import FullPool
 from xenapi_host.simulator.worlds import HostShape, demo_pool
 
 MIB = 2**20
+TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)  # its disk is real: a GiB is enough
 
 
 def a_vm(**fields):
@@ -66,6 +69,11 @@ def a_pool(folder, *, hosts=1, shape=None, **options):
         yield pool
     finally:
         pool.stop()
+
+
+def connected(pool):
+    """A session of the driver's on a pool over HTTP."""
+    return connect(Access(url=pool.url, user="root", password="xen"))
 
 
 @contextmanager

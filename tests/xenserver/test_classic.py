@@ -6,26 +6,24 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from cells.errors import Permanent, Temporary
-from cells.model import ClassicGuest, Flavor, ImageRef, PowerState
+from cells.model import ClassicGuest, ImageRef, PowerState
 from tests.support.xen_hosts import SERVER, KeptJournal, a_spec
-from tests.xenserver.glance_twin import Glance, Image, serve_glance
+from tests.xenserver.glance_twin import Glance, Image
+from tests.xenserver.simulated import TINY
 from xenapi_host import classic_source, driver, vhd
 from xenapi_host.driver import ClassicSource
 from xenapi_host.plan import BuildPlan, plan_build
-from xenapi_host.session import Access, Session, connect
+from xenapi_host.session import Session
 from xenapi_host.simulator.full import FullPool
-from xenapi_host.simulator.worlds import demo_pool
 
 MIB = 2**20
 START = 2**20
-TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)
 HEADERS = {"X-Auth-Token": "t"}
 
 
@@ -99,24 +97,16 @@ def a_kit(**files: bytes) -> bytes:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, pool: FullPool, session: Session, glance: Glance) -> Scene:
     guest = tmp_path / "classic" / "web1"
     for name, data in {"etc/hostname": b"web1\n", "srv/data": b"as it was\n", "srv/old": b"goes away\n"}.items():
         (guest / "root" / name).parent.mkdir(parents=True, exist_ok=True)
         (guest / "root" / name).write_bytes(data)
     (guest / "root" / "etc/alias").symlink_to("hostname")
     (guest / "power").write_text("on\n")
-    pool = FullPool(tmp_path / "pool", demo_pool)
-    pool.start()
-    with serve_glance() as glance:
-        glance.images["kit"] = Image(
-            data=a_kit(boot__vmlinuz=b"kernel", boot__initrd=b"ramdisk", usr__sbin__agent=b"#!")
-        )
-        kit = ImageRef(id="kit", name="kit", url=glance.url, properties={"classic_kit": "true", "vm_mode": "xen"})
-        session = connect(Access(url=pool.url, user="root", password="xen"))
-        yield Scene(pool, session, glance, tmp_path / "classic", kit)
-        session.close()
-    pool.stop()
+    glance.images["kit"] = Image(data=a_kit(boot__vmlinuz=b"kernel", boot__initrd=b"ramdisk", usr__sbin__agent=b"#!"))
+    kit = ImageRef(id="kit", name="kit", url=glance.url, properties={"classic_kit": "true", "vm_mode": "xen"})
+    return Scene(pool, session, glance, tmp_path / "classic", kit)
 
 
 def test_guest_runs_until_it_is_granted_and_arrives_with_its_last_bytes(scene: Scene, tmp_path: Path) -> None:

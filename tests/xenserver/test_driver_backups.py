@@ -3,7 +3,7 @@ byte what the server's disk was."""
 
 import io
 import tarfile
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -11,28 +11,23 @@ from uuid import UUID
 import pytest
 
 from cells.errors import Permanent
-from cells.model import BackupMark, Flavor, ImagePart, ImageRef, Incremental
+from cells.model import BackupMark, ImagePart, ImageRef, Incremental
 from tests.support.xen_hosts import OTHER_SERVER, SERVER, KeptJournal, a_spec
-from tests.xenserver.glance_twin import Glance, Image, serve_glance
+from tests.xenserver.glance_twin import Glance, Image
+from tests.xenserver.simulated import TINY, a_pool, connected
 from xenapi_host import driver, tags, vhd
-from xenapi_host.image_maker import make_image
 from xenapi_host.plan import plan_build
-from xenapi_host.session import Access, Session, connect
+from xenapi_host.session import Session
 from xenapi_host.simulator.full import FullPool
-from xenapi_host.simulator.worlds import demo_pool
 
 MIB = 2**20
-TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)
 
 
 class Site:
     """A pool with a server of a 32 MiB image, a Glance beside it."""
 
-    def __init__(self, folder: Path, glance: Glance) -> None:
-        self.pool = FullPool(folder, demo_pool)
-        self.pool.start()
-        self.session: Session = connect(Access(url=self.pool.url, user="root", password="xen"))
-        self.glance = glance
+    def __init__(self, pool: FullPool, session: Session, glance: Glance) -> None:
+        self.pool, self.session, self.glance = pool, session, glance
 
     def build(self, image: ImageRef, server: bytes = SERVER) -> None:
         host = driver.measure(self.session).hosts[0]
@@ -77,33 +72,12 @@ class Site:
         found = self.session.call("VDI.get_all_records").values()
         return [vdi["other_config"][tags.BACKUP].split()[0] for vdi in found if tags.BACKUP in vdi["other_config"]]
 
-    def close(self) -> None:
-        self.session.close()
-        self.pool.stop()
-
 
 @pytest.fixture
-def glance() -> Iterator[Glance]:
-    with serve_glance() as glance:
-        yield glance
-
-
-@pytest.fixture
-def image(tmp_path: Path, glance: Glance) -> ImageRef:
-    files = tmp_path / "files"
-    files.mkdir()
-    (files / "motd").write_text("made for a test\n")
-    made = make_image(files, tmp_path / "image.tar.gz", size=32 * MIB)
-    glance.images["demo"] = Image(data=made.path.read_bytes())
-    return ImageRef(id="demo", name="demo-linux", url=glance.url)
-
-
-@pytest.fixture
-def site(tmp_path: Path, glance: Glance, image: ImageRef) -> Iterator[Site]:
-    site = Site(tmp_path / "pool", glance)
+def site(pool: FullPool, session: Session, glance: Glance, image: ImageRef) -> Site:
+    site = Site(pool, session, glance)
     site.build(image)
-    yield site
-    site.close()
+    return site
 
 
 def files_in(data: bytes) -> dict[str, int]:
@@ -133,14 +107,12 @@ def test_every_backup_of_a_series_is_restored_elsewhere_byte_for_byte(
     }
     assert files_in(glance.taken["second"])["0.vhd"] < 5 * MIB < sum(files_in(glance.taken["full"]).values())
 
-    elsewhere = Site(tmp_path / "elsewhere", glance)
-    try:
+    with a_pool(tmp_path / "elsewhere") as pool, closing(connected(pool)) as session:
+        elsewhere = Site(pool, session, glance)
         for number, (name, bytes_then) in enumerate(held.items()):
             server = UUID(int=100 + number).bytes
             elsewhere.build(site.chain(name), server)
             assert elsewhere.read(server) == bytes_then, name
-    finally:
-        elsewhere.close()
 
 
 def test_backup_is_a_full_one_again_when_its_base_is_gone_or_there_are_enough(site: Site, glance: Glance) -> None:

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,41 +16,19 @@ from cells.errors import Permanent
 from cells.model import Flavor, ImageRef
 from cells.names import id_text
 from tests.support.xen_hosts import SERVER, KeptJournal, a_spec
-from tests.xenserver.glance_twin import Glance, Image, serve_glance
+from tests.xenserver.glance_twin import Glance, Image
 from xenapi_host import driver, tags, vhd
 from xenapi_host.facts import GIB
 from xenapi_host.image_maker import make_image, make_raw
 from xenapi_host.plan import BuildPlan, plan_build, plan_rescue
-from xenapi_host.session import Access, Session, connect
+from xenapi_host.session import Session
 from xenapi_host.simulator.full import FullPool
-from xenapi_host.simulator.worlds import demo_pool
 
 MIB = 2**20
 ONE = Flavor(id="1", name="m1.one", vcpus=1, ram_mib=512, disk_gib=1)
 TWO = Flavor(id="2", name="m1.two", vcpus=1, ram_mib=512, disk_gib=2)
 EXTRA = Flavor(id="3", name="m1.extra", vcpus=1, ram_mib=512, disk_gib=1, ephemeral_gib=1, swap_mib=64)
 START = 2048 * 512
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Iterator[FullPool]:
-    pool = FullPool(tmp_path / "pool", demo_pool)
-    pool.start()
-    yield pool
-    pool.stop()
-
-
-@pytest.fixture
-def session(pool: FullPool) -> Iterator[Session]:
-    session = connect(Access(url=pool.url, user="root", password="xen"))
-    yield session
-    session.close()
-
-
-@pytest.fixture
-def glance() -> Iterator[Glance]:
-    with serve_glance() as glance:
-        yield glance
 
 
 class Desk:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +21,16 @@ from tests.support.xen_hosts import (
     a_spec,
     answer_lost,
 )
-from tests.xenserver.glance_twin import Image, serve_glance
+from tests.xenserver.glance_twin import Glance, Image
+from tests.xenserver.simulated import connected
 from xenapi_host import driver
 from xenapi_host.driver.agent import FIRST_TRIES, Wishes
 from xenapi_host.driver.plugins import compare, ours
 from xenapi_host.image_maker import make_image, read_file_of_disk
 from xenapi_host.plan import plan_build
-from xenapi_host.session import Access, InProcess, Session, connect
+from xenapi_host.session import InProcess, Session
 from xenapi_host.simulator.full import FullPool
 from xenapi_host.simulator.guest_agent import PROGRAM
-from xenapi_host.simulator.worlds import demo_pool
 
 MIB = 2**20
 AGENT = replace(LINUX, properties={"xenapi_use_agent": "true"})
@@ -134,22 +134,13 @@ def test_plugins_that_are_missing_or_other_are_named() -> None:
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Iterator[FullPool]:
-    pool = FullPool(tmp_path / "pool", demo_pool)
-    pool.start()
-    yield pool
-    pool.stop()
-
-
-@pytest.fixture
-def session(pool: FullPool, tmp_path: Path) -> Iterator[Session]:
+def session(pool: FullPool, tmp_path: Path, glance: Glance) -> Iterator[Session]:
     """A session, with the server built on the pool from an image that has an agent."""
     files = tmp_path / "files"
     (files / PROGRAM[1:]).parent.mkdir(parents=True)
     (files / PROGRAM[1:]).write_text("#!/bin/sh\n")
     made = make_image(files, tmp_path / "image.tar.gz", size=32 * MIB)
-    session = connect(Access(url=pool.url, user="root", password="xen"))
-    with serve_glance() as glance:
+    with closing(connected(pool)) as session:
         glance.images["agent"] = Image(data=made.path.read_bytes())
         image = ImageRef(id="agent", name="agent", url=glance.url, properties=AGENT.properties)
         spec = replace(a_spec(flavor=Flavor(id="1", name="t", vcpus=1, ram_mib=512, disk_gib=0), image=image))

@@ -2,7 +2,8 @@
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,48 +14,15 @@ import pytest
 from cells.errors import Temporary
 from cells.model import Flavor, ImageRef, PowerState
 from tests.support.xen_hosts import SERVER, SMALL, KeptJournal, Killed, a_spec
-from tests.xenserver.glance_twin import Glance, Image, serve_glance
-from tests.xenserver.simulated import a_disk
+from tests.xenserver.glance_twin import Glance
+from tests.xenserver.simulated import TINY, a_disk, a_pool, connected
 from xenapi_host import driver, tags, vhd
-from xenapi_host.image_maker import make_image, read_file
+from xenapi_host.image_maker import read_file
 from xenapi_host.plan import BuildPlan, plan_build
 from xenapi_host.session import Access, Session, connect
 from xenapi_host.simulator.full import FullPool
-from xenapi_host.simulator.worlds import demo_pool
 
 MIB = 2**20
-TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Iterator[FullPool]:
-    pool = FullPool(tmp_path / "pool", demo_pool)
-    pool.start()
-    yield pool
-    pool.stop()
-
-
-@pytest.fixture
-def session(pool: FullPool) -> Iterator[Session]:
-    session = connect(Access(url=pool.url, user="root", password="xen"))
-    yield session
-    session.close()
-
-
-@pytest.fixture
-def glance() -> Iterator[Glance]:
-    with serve_glance() as glance:
-        yield glance
-
-
-@pytest.fixture
-def image(tmp_path: Path, glance: Glance) -> ImageRef:
-    files = tmp_path / "files"
-    files.mkdir()
-    (files / "motd").write_text("made for a test\n")
-    made = make_image(files, tmp_path / "image.tar.gz", size=32 * MIB)
-    glance.images["demo"] = Image(data=made.path.read_bytes())
-    return ImageRef(id="demo", name="demo-linux", url=glance.url)
 
 
 def _plan(session: Session, image: ImageRef, *, host: int = 0, flavor: Flavor = TINY, serial: int = 0) -> BuildPlan:
@@ -174,7 +142,7 @@ POINTS = [
 def test_server_whose_daemon_died_on_the_way_loses_nothing(
     pool: FullPool, session: Session, glance: Glance, image: ImageRef, tmp_path: Path, method: str, after: bool
 ) -> None:
-    inner = connect(Access(url=pool.url, user="root", password="xen"))
+    inner = connected(pool)
     dying = Session(DyingAt(door=inner, method=method, after=after))
     here, there = _plan(session, image), _plan(session, image, host=1, flavor=SMALL, serial=5)
     queued = ImageRef(id="snap", url=glance.url)
@@ -279,19 +247,13 @@ def test_a_running_server_takes_its_bytes_along_to_another_host_and_into_another
     assert state is not None and state.host == to.uuid
     assert read_file(_snapshot(session, glance, tmp_path, "moved"), "/motd") == b"made for a test\n"
 
-    second = FullPool(tmp_path / "second", demo_pool)
-    second.start()
-    away = connect(Access(url=second.url, user="root", password="xen"))
-    try:
+    with a_pool(tmp_path / "second", hosts=2) as second, closing(connected(second)) as away:
         driver.migrate_to_pool(session, away, SERVER, driver.measure(away).hosts[0], KeptJournal())
         assert driver.find(session, SERVER) is None
         assert session.call("VDI.get_by_name_label", f"{tags.vm_name(SERVER)} root") == []
         assert read_file(_snapshot(away, glance, tmp_path, "away"), "/motd") == b"made for a test\n"
         driver.destroy(away, SERVER)
         assert [vdi for vdi in away.call("VDI.get_all_records").values() if tags.CLAIM in vdi["other_config"]] == []
-    finally:
-        away.close()
-        second.stop()
 
 
 def test_volume_keeps_its_bytes_through_snapshot_resize_and_the_servers_end(

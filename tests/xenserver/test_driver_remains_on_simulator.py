@@ -2,52 +2,22 @@
 with its disks, made anew."""
 
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from cells.errors import Permanent
-from cells.model import Flavor, ImageRef, PowerState
+from cells.model import ImageRef, PowerState
 from tests.support.xen_hosts import SERVER, KeptJournal, a_spec
-from tests.xenserver.glance_twin import Image, serve_glance
+from tests.xenserver.simulated import TINY
 from xenapi_host import driver, tags
-from xenapi_host.image_maker import make_image
 from xenapi_host.leftovers import Age, Held
 from xenapi_host.plan import BuildPlan, plan_build
-from xenapi_host.session import Access, Session, XenFailure, connect
+from xenapi_host.session import Session, XenFailure
 from xenapi_host.simulator.full import FullPool
 from xenapi_host.simulator.mishaps import kill_host, return_host
-from xenapi_host.simulator.worlds import demo_pool
 
 MIB = 2**20
 HOUR = 3600
-TINY = Flavor(id="1", name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1)
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Iterator[FullPool]:
-    pool = FullPool(tmp_path / "pool", demo_pool)
-    pool.start()
-    yield pool
-    pool.stop()
-
-
-@pytest.fixture
-def session(pool: FullPool) -> Iterator[Session]:
-    session = connect(Access(url=pool.url, user="root", password="xen"))
-    yield session
-    session.close()
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Iterator[ImageRef]:
-    files = tmp_path / "files"
-    files.mkdir()
-    made = make_image(files, tmp_path / "image.tar.gz", size=32 * MIB)
-    with serve_glance() as glance:
-        glance.images["demo"] = Image(data=made.path.read_bytes())
-        yield ImageRef(id="demo", name="demo-linux", url=glance.url)
 
 
 def _plan(session: Session, image: ImageRef, *, host: int, serial: int = 0) -> BuildPlan:

@@ -8,8 +8,8 @@ import pytest
 import XenAPI
 
 from cells.errors import Temporary
-from tests.xenserver.simulated import a_pool, a_vm, failure_of
-from xenapi_host.session import Access, connect, in_process
+from tests.xenserver.simulated import a_pool, a_vm, connected, failure_of
+from xenapi_host.session import in_process
 from xenapi_host.simulator.light import LightPool
 from xenapi_host.simulator.mishaps import kill_host, return_host
 
@@ -113,7 +113,7 @@ def test_every_member_must_agree_to_a_new_master(light):
 
 
 def test_our_own_session_follows_the_master(pool):
-    session = connect(Access(url=pool.url, user="root", password="xen"))
+    session = connected(pool)
     hosts = session.call("host.get_all")
     session.call("pool.designate_new_master", hosts[2])
     assert session.call("pool.get_all_records").popitem()[1]["master"] == hosts[2]

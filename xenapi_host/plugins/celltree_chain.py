@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, List, Optional
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins.celltree_plugin import PermanentError, RetryableError
+    from xenapi_host.plugins.celltree_plugin import PermanentError, RetryableError, reason
     from xenapi_host.plugins.celltree_vhd import DIFFERENCING, NotSound, Vhd, read_vhd
 else:
-    from celltree_plugin import PermanentError, RetryableError
+    from celltree_plugin import PermanentError, RetryableError, reason
     from celltree_vhd import DIFFERENCING, NotSound, Vhd, read_vhd
 
 _VHD_UTIL_SECONDS = 300
@@ -27,10 +27,10 @@ def checked(paths: List[str], max_virtual_size: int) -> List[Vhd]:
         try:
             disk = read_vhd(path)
         except (NotSound, OSError) as error:
-            raise PermanentError(f"image refused: {name}: {error}") from error
-        reason = _misfit(disk, disks[-1] if disks else None, position == len(paths) - 1, max_virtual_size)
-        if reason:
-            raise PermanentError(f"image refused: {name}: {reason}")
+            raise PermanentError(f"image refused: {name}: {reason(error)}") from error
+        misfit = _misfit(disk, disks[-1] if disks else None, position == len(paths) - 1, max_virtual_size)
+        if misfit:
+            raise PermanentError(f"image refused: {name}: {misfit}")
         disks.append(disk)
     return disks
 

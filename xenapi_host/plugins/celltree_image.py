@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     from xenapi_host.plugins.celltree_chain import checked, disk_path, name_and_link, refuse_taken
     from xenapi_host.plugins.celltree_delta import Delta, NoBase
     from xenapi_host.plugins.celltree_glance import Download, Upload, describe
-    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, text
+    from xenapi_host.plugins.celltree_plugin import (
+        Params,
+        PermanentError,
+        RetryableError,
+        dispatch,
+        number,
+        reason,
+        text,
+    )
     from xenapi_host.plugins.celltree_tar import Gunzip, Member, Refused, Tar
     from xenapi_host.plugins.celltree_vhd import BLOCK, MAX_VIRTUAL_SIZE, NotSound, Vhd, read_vhd, write_raw_as_vhd
 else:
@@ -43,7 +51,7 @@ else:
     from celltree_chain import checked, disk_path, name_and_link, refuse_taken
     from celltree_delta import Delta, NoBase
     from celltree_glance import Download, Upload, describe
-    from celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, text
+    from celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, reason, text
     from celltree_tar import Gunzip, Member, Refused, Tar
     from celltree_vhd import BLOCK, MAX_VIRTUAL_SIZE, NotSound, Vhd, read_vhd, write_raw_as_vhd
 
@@ -152,7 +160,7 @@ def _staging(sr_path: str, leaf: str) -> Iterator[str]:
     try:
         held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     except OSError as error:
-        raise PermanentError(f"{path} is not a folder; remove it") from error
+        raise PermanentError(f"{os.path.basename(path)} in the SR is not a folder; remove it") from error
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,7 +202,7 @@ def _present(sr_path: str, uuids: List[str]) -> List[Dict[str, Any]]:
         try:
             disk = read_vhd(path)
         except (NotSound, OSError) as error:
-            raise PermanentError(f"{uuid} is in the SR but cannot be used: {error}") from error
+            raise PermanentError(f"{uuid} is in the SR but cannot be used: {reason(error)}") from error
         parent = disk.parent_file[:-4] if disk.parent_file.endswith(".vhd") else None
         found.append({"uuid": uuid, "virtual_size": disk.virtual_size, "parent": parent})
     return found
@@ -302,7 +310,7 @@ def _delta(sr_path: str, paths: List[str], base: Any) -> Delta:
     except NoBase as error:
         raise PermanentError(f"no base: {error}") from error
     except (NotSound, OSError) as error:
-        raise PermanentError(f"no base: it cannot be read: {error}") from error
+        raise PermanentError(f"no base: it cannot be read: {reason(error)}") from error
 
 
 def _send(params: Params, paths: List[str], delta: Optional[Delta], compression: int) -> Dict[str, Any]:

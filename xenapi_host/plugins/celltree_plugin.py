@@ -72,6 +72,11 @@ def _leave(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, in words that name no file of dom0: they may be shown to a tenant."""
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+
+
 def text(params: Params, name: str) -> str:
     """A parameter that must be a non-empty text."""
     value = params.get(name)

@@ -5,8 +5,10 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,30 +71,51 @@ def read_image(
 ) -> tuple[Path, ...]:
     """Unpack an image into an empty folder, check it whole and link its parents; the paths, leaf first.
 
-    Nothing outside `folder` is written or read. Raises ImageRefused, which names the member and the reason; remove
-    the folder then. `now` is Unix time.
+    Nothing outside `folder` is written or read. Raises ImageRefused, which names the member and the reason but no
+    folder; whatever is raised, the folder is empty again. `now` is Unix time.
     """
     allowed = limits or ImageLimits()
     target = Path(folder)
+    with ExitStack() as undoing:
+        paths = _unpack(stream, target, allowed, undoing)
+        _check_disks(paths, allowed, time.time() if now is None else now)
+        for child, parent in zip(reversed(paths[:-1]), reversed(paths[1:]), strict=True):
+            with _refusing(child):
+                set_parent(child, parent)
+        undoing.pop_all()
+    return paths
+
+
+def _unpack(stream: Readable, folder: Path, limits: ImageLimits, undoing: ExitStack) -> tuple[Path, ...]:
+    """Write the members; their paths, leaf first. What is written is removed again by `undoing`."""
     sizes: dict[str, int] = {}
     try:
-        tar = Tar(Gunzip(stream, allowed.max_bytes))
+        tar = Tar(Gunzip(stream, limits.max_bytes))
         for member in tar.members():
-            _check_member(member, sizes, allowed)
+            _check_member(member, sizes, limits)
             sizes[member.name] = member.size
-            _write_sparse(tar.pieces(member), target / member.name, member.size)
+            with open(folder / member.name, "xb", buffering=0) as file:
+                undoing.callback((folder / member.name).unlink)
+                _write_sparse(tar.pieces(member), file, member.size)
     except Refused as refused:
         raise ImageRefused(refused.member, refused.reason) from refused
     if not sizes:
         raise ImageRefused("", "holds no 0.vhd")
-    paths = tuple(target / f"{number}.vhd" for number in range(len(sizes)))
+    paths = tuple(folder / f"{number}.vhd" for number in range(len(sizes)))
     for path in paths:
         if path.name not in sizes:
             raise ImageRefused(path.name, f"is missing among {len(sizes)} members; the numbers must have no gap")
-    _check_disks(paths, allowed, time.time() if now is None else now)
-    for child, parent in zip(reversed(paths[:-1]), reversed(paths[1:]), strict=True):
-        set_parent(child, parent)
     return paths
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """What is wrong with a member's file, told in the words of the archive, where files have no folder."""
+    try:
+        yield
+    except VhdError as error:
+        reason = str(error).removeprefix(f"{path}: ").replace(f"{path.parent}{os.sep}", "")
+        raise ImageRefused(path.name, reason) from error
 
 
 def _check_member(member: Member, sizes: dict[str, int], limits: ImageLimits) -> None:
@@ -110,12 +133,10 @@ def _check_disks(paths: tuple[Path, ...], limits: ImageLimits, now: float) -> No
     child_uuid = child_name = None
     for path in paths:
         base = path == paths[-1]
-        try:
+        with _refusing(path):
             check(path, now=now)
             with VhdFile(path) as file:
                 footer, header = file.footer, file.header
-        except VhdError as error:
-            raise ImageRefused(path.name, str(error).removeprefix(f"{path}: ")) from error
         if footer.virtual_size > limits.max_virtual_size:
             raise ImageRefused(
                 path.name, f"a disk of {footer.virtual_size} bytes, over the {limits.max_virtual_size} allowed"
@@ -131,17 +152,16 @@ def _check_disks(paths: tuple[Path, ...], limits: ImageLimits, now: float) -> No
         child_uuid, child_name = header.parent_uuid if header is not None else None, path.name
 
 
-def _write_sparse(pieces: Iterable[bytes], path: Path, size: int) -> None:
-    """Write a new file, leaving zeros out, so that a file full of them takes no room."""
-    with open(path, "xb", buffering=0) as file:
-        offset = 0
-        zeros = bytes(128 * SECTOR)
-        for piece in pieces:
-            for start in range(0, len(piece), len(zeros)):
-                part = memoryview(piece)[start : start + len(zeros)]
-                if part != zeros[: len(part)]:
-                    file.seek(offset + start)
-                    while part:
-                        part = part[file.write(part) :]
-            offset += len(piece)
-        file.truncate(size)
+def _write_sparse(pieces: Iterable[bytes], file: FileIO, size: int) -> None:
+    """Fill a new file, leaving zeros out, so that a file full of them takes no room."""
+    offset = 0
+    zeros = bytes(128 * SECTOR)
+    for piece in pieces:
+        for start in range(0, len(piece), len(zeros)):
+            part = memoryview(piece)[start : start + len(zeros)]
+            if part != zeros[: len(part)]:
+                file.seek(offset + start)
+                while part:
+                    part = part[file.write(part) :]
+        offset += len(piece)
+    file.truncate(size)
