@@ -1,15 +1,14 @@
 """Chains of VHD files that come from elsewhere: checked as one disk, given their names in an SR, linked again."""
 
 import os
-import subprocess
 from typing import TYPE_CHECKING, List, Optional
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins.celltree_plugin import PermanentError, RetryableError, reason
+    from xenapi_host.plugins.celltree_plugin import PermanentError, reason, run
     from xenapi_host.plugins.celltree_vhd import DIFFERENCING, NotSound, Vhd, read_vhd
 else:
-    from celltree_plugin import PermanentError, RetryableError, reason
+    from celltree_plugin import PermanentError, reason, run
     from celltree_vhd import DIFFERENCING, NotSound, Vhd, read_vhd
 
 _VHD_UTIL_SECONDS = 300
@@ -76,18 +75,6 @@ def name_and_link(paths: List[str], folder: str, uuids: List[str]) -> List[str]:
 
 
 def _link(child: str, parent: str) -> None:
-    command = ["vhd-util", "modify", "-n", child, "-p", parent]
-    try:
-        running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    except OSError as error:
-        raise PermanentError(f"vhd-util cannot be run in dom0: {error.strerror}") from error
-    try:
-        said, _ = running.communicate(timeout=_VHD_UTIL_SECONDS)
-    except BaseException as error:
-        running.kill()
-        running.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise RetryableError(f"vhd-util modify did not end in {_VHD_UTIL_SECONDS} s") from error
-        raise
-    if running.returncode:
-        raise PermanentError("vhd-util modify failed: {}".format(said.decode("utf-8", "replace").strip()))
+    code, said = run("vhd-util", "modify", "-n", child, "-p", parent, seconds=_VHD_UTIL_SECONDS)
+    if code:
+        raise PermanentError(f"vhd-util modify failed: {said.strip()}")

@@ -29,16 +29,16 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Tuple
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins.celltree_device import device_path, need, read_at, run, size_of, written
+    from xenapi_host.plugins.celltree_device import device_path, need, read_at, size_of, written
     from xenapi_host.plugins.celltree_glance import Download
-    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, dispatch, text
+    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, dispatch, run, text
     from xenapi_host.plugins.celltree_tar import Gunzip, Refused, Tar
 else:
     # Every entry of the plugin folder is a plugin to XAPI; a __pycache__ must not appear there.
     sys.dont_write_bytecode = True
-    from celltree_device import device_path, need, read_at, run, size_of, written
+    from celltree_device import device_path, need, read_at, size_of, written
     from celltree_glance import Download
-    from celltree_plugin import Params, PermanentError, RetryableError, dispatch, text
+    from celltree_plugin import Params, PermanentError, RetryableError, dispatch, run, text
     from celltree_tar import Gunzip, Refused, Tar
 
 VERSION = "1.0"

@@ -6,16 +6,14 @@ A disk is {device, sr, vdi}: the name XAPI gives its block device, and the uuids
 import errno
 import os
 import stat
-import subprocess
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError
+    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, run
 else:
-    from celltree_plugin import Params, PermanentError, RetryableError
+    from celltree_plugin import Params, PermanentError, RetryableError, run
 
-_LONGEST_SECONDS = 6 * 3600
 _ROOT = os.environ.get("CELLTREE_DOM0_ROOT", "/")
 """Set only by the simulator, whose dom0 is a folder."""
 
@@ -76,22 +74,3 @@ def need(*command: str) -> None:
         raise PermanentError("no space left in the SR for the disk; choose another host or SR")
     if code:
         raise PermanentError(f"{command[0]} failed: {said.strip()[-300:]}")
-
-
-def run(*command: str) -> Tuple[int, str]:
-    environment = dict(os.environ, LC_ALL="C", E2FSPROGS_LIBMAGIC_SUPPRESS="1")
-    environment["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
-    try:
-        ran = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            timeout=_LONGEST_SECONDS,
-        )
-    except FileNotFoundError as error:
-        raise PermanentError(f"dom0 lacks {command[0]}; install it") from error
-    except subprocess.TimeoutExpired as error:
-        raise RetryableError(f"{command[0]} did not end in time") from error
-    return ran.returncode, ran.stdout.decode("utf-8", "replace")

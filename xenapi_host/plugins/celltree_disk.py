@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optiona
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins.celltree_device import device_path, exactly, need, read_at, run, size_of, written
-    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, dispatch, number, text
+    from xenapi_host.plugins.celltree_device import device_path, exactly, need, read_at, size_of, written
+    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, dispatch, number, run, text
 else:
     # Every entry of the plugin folder is a plugin to XAPI; a __pycache__ must not appear there.
     sys.dont_write_bytecode = True
-    from celltree_device import device_path, exactly, need, read_at, run, size_of, written
-    from celltree_plugin import Params, PermanentError, dispatch, number, text
+    from celltree_device import device_path, exactly, need, read_at, size_of, written
+    from celltree_plugin import Params, PermanentError, dispatch, number, run, text
 
 VERSION = "1.1"
 SECTOR = 512

@@ -1,4 +1,4 @@
-"""What every plugin of ours has: reading XAPI's call from argv[1], answering on standard output.
+"""What every plugin of ours has: reading XAPI's call from argv[1], answering on standard output, running programs.
 
 XAPI starts the script with an XML-RPC methodCall fn(session, {string: string}). Our one argument is `params`, a JSON
 object as text; the result is JSON as text. An exception becomes the Failure XenServer's own XenAPIPlugin would give:
@@ -6,12 +6,15 @@ object as text; the result is JSON as text. An exception becomes the Failure Xen
 """
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import xmlrpc.client
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 Params = Dict[str, Any]
+LONGEST_SECONDS = 6 * 3600
 
 
 class RetryableError(Exception):
@@ -70,6 +73,27 @@ def _printable(text: str) -> str:
 
 def _leave(number: int, frame: Any) -> None:
     sys.exit(128 + number)
+
+
+def run(*command: str, seconds: int = LONGEST_SECONDS, complaints: bool = True) -> Tuple[int, str]:
+    """A program's exit code and what it said, with its complaints or without them."""
+    environment = dict(os.environ, LC_ALL="C.UTF-8", E2FSPROGS_LIBMAGIC_SUPPRESS="1")
+    environment["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
+    try:
+        ran = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if complaints else subprocess.DEVNULL,
+            env=environment,
+            timeout=seconds,
+        )
+    except OSError as error:
+        raise PermanentError(f"{command[0]} cannot be run in dom0: {reason(error)}") from error
+    except subprocess.TimeoutExpired:
+        # What the program was given stays out of the error: it may be a secret.
+        raise RetryableError(f"{command[0]} did not end in {seconds} s") from None
+    return ran.returncode, ran.stdout.decode("utf-8", "replace")
 
 
 def reason(error: Exception) -> str:

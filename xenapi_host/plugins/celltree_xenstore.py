@@ -11,19 +11,17 @@
 A domain that is not there is a RetryableError: it has been rebooted, moved or stopped; look for its new number.
 """
 
-import os
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 # In dom0 the scripts lie side by side in one folder; type checkers know them as a package.
 if TYPE_CHECKING:
-    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, dispatch, text
+    from xenapi_host.plugins.celltree_plugin import Params, PermanentError, RetryableError, dispatch, run, text
 else:
     # Every entry of the plugin folder is a plugin to XAPI; a __pycache__ must not appear there.
     sys.dont_write_bytecode = True
-    from celltree_plugin import Params, PermanentError, RetryableError, dispatch, text
+    from celltree_plugin import Params, PermanentError, RetryableError, dispatch, run, text
 
 VERSION = "1.0"
 MOST_PAYLOAD = 4096
@@ -133,22 +131,8 @@ def _value(value: Any) -> str:
 
 
 def _run(*command: str) -> Tuple[int, str]:
-    """What a xenstore command said. Its own complaints are dropped: they repeat values."""
-    environment = dict(os.environ, LC_ALL="C.UTF-8")
-    try:
-        ran = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=_SECONDS,
-        )
-    except FileNotFoundError as error:
-        raise PermanentError(f"dom0 lacks {command[0]}; install Xen's tools") from error
-    except subprocess.TimeoutExpired:
-        raise RetryableError(f"{command[0]} did not end in time") from None
-    return ran.returncode, ran.stdout.decode("utf-8", "replace")
+    """A xenstore command. Its complaints are dropped: they repeat values."""
+    return run(*command, seconds=_SECONDS, complaints=False)
 
 
 FUNCTIONS = {
