@@ -12,7 +12,7 @@ from cells import codec, withdrawing
 from cells.decision import Decision, Remove
 from cells.identity import Identity, Withdrawn
 from cells.intake import Item
-from cells.messages import Ack, CertificatesWithdrawn, Expired, NotForwarded
+from cells.messages import Ack, CertificatesWithdrawn, Direction, Expired, NotForwarded
 from cells.names import SECOND, CellName, Instant, id_text
 from cells.ports import NewId, Role, Unit
 from cells.record import Received, Record
@@ -27,7 +27,9 @@ ADOPT_AFTER = 30 * SECOND
 
 @dataclass(slots=True)
 class Batch:
-    """What a transaction's decisions want done after it has committed."""
+    """What a transaction's decisions want done after it has committed. `led`: the neighbour by which each owner's last
+    command came; `repeated`: by which came what an origin has sent again; `unanswered`: who has not answered what was
+    sent without an outbox."""
 
     send: list[tuple[Record, bytes]] = field(default_factory=list)
     acks: dict[CellName, list[bytes]] = field(default_factory=lambda: defaultdict(list))
@@ -37,7 +39,9 @@ class Batch:
     stop: list[bytes] = field(default_factory=list)
     wakes: list[Instant] = field(default_factory=list)
     not_forwarded: list[int] = field(default_factory=list)
-    repeated: bool = False
+    led: dict[CellName, CellName] = field(default_factory=dict)
+    repeated: dict[CellName, CellName] = field(default_factory=dict)
+    unanswered: set[CellName] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     withdrawn: Withdrawn | None = None
 
@@ -79,15 +83,19 @@ class Deciding:
             if item.received is None:
                 continue
             record = item.received.record
-            if record.kind.acknowledged and item.wake is None and record.origin != self._name:
+            if record.kind.direction is Direction.DOWN and item.received.neighbour:
+                batch.led[record.origin] = item.received.neighbour
+            marked = record.kind.acknowledged and item.wake is None and record.origin != self._name
+            if marked and ((record.id,) in known or record.deadline + INBOX_KEPT < now):
                 batch.acks[record.origin].append(record.id)
-                if (record.id,) in known or record.deadline + INBOX_KEPT < now:
-                    batch.counts["repeated"] += 1
-                    batch.repeated = True
-                    continue
+                batch.counts["repeated"] += 1
+                batch.repeated[record.origin] = item.received.neighbour
+                continue
+            taken = self._one(unit, item.received, batch, now)
+            if marked and taken:
+                batch.acks[record.origin].append(record.id)
                 known.add((record.id,))
                 unit.save(InboxRow(id=record.id, expires=min(record.deadline, now + 24 * INBOX_KEPT) + INBOX_KEPT))
-            self._one(unit, item.received, batch, now)
         return batch
 
     def _marks(self, unit: Unit, items: Sequence[Item]) -> set[tuple[bytes, ...]]:
@@ -120,18 +128,19 @@ class Deciding:
             for row in self.role.of_server:
                 unit.get_many(row, sorted(servers))
 
-    def _one(self, unit: Unit, received: Received, batch: Batch, now: Instant) -> None:
+    def _one(self, unit: Unit, received: Received, batch: Batch, now: Instant) -> bool:
+        """Decide on a record; whether it has had its effect."""
         record = received.record
         batch.counts["records"] += 1
         if isinstance(record.body, NotForwarded):
             batch.not_forwarded.append(record.body.serial)
-            return
+            return True
         if isinstance(record.body, Expired):
             unit.save(Remove(row=OutboxRow, key=(record.body.id,)))
         if isinstance(record.body, Ack):
             self._acknowledged(unit, record, record.body, batch)
             if not record.body.seen:
-                return
+                return True
         if isinstance(record.body, CertificatesWithdrawn):
             decision, batch.withdrawn = withdrawing.decide(unit, record, record.body, self._identity, self._new_id, now)
         else:
@@ -141,6 +150,7 @@ class Deciding:
         for note in decision.notes:
             log.info("%s %s %s: %s", self._name, record.request or "-", id_text(record.server), note)
         self._write(unit, decision, batch, now)
+        return decision.taken
 
     def _write(self, unit: Unit, decision: Decision, batch: Batch, now: Instant) -> None:
         unit.save(*decision.save)
@@ -184,7 +194,7 @@ class Deciding:
                 )
             batch.send.append((record, data))
         batch.stop += decision.stop
-        batch.repeated = batch.repeated or decision.repeats
+        batch.unanswered.update(decision.unanswered)
         for seen in decision.seen:
             batch.seen[seen.destination].append((seen.server, seen.version))
 

@@ -51,8 +51,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The whole answer to one record. `stop`: jobs to end between two of their steps. `notes` go to the log. `repeats`:
-    some of what is sent was sent before and not answered, so it goes by another way where there is one."""
+    """The whole answer to one record. `stop`: jobs to end between two of their steps. `notes` go to the log.
+    `unanswered`: cells to which some of it was sent before in vain, so that another way is better. `taken`: False where
+    the record could not have its effect yet; it is neither marked nor acknowledged, so its origin sends it again."""
 
     save: tuple[Any, ...] = ()
     send: tuple[Record, ...] = ()
@@ -61,7 +62,8 @@ class Decision:
     stop: tuple[Id, ...] = ()
     seen: tuple[Seen, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    repeats: bool = False
+    unanswered: frozenset[CellName] = frozenset()
+    taken: bool = True
 
     def __add__(self, other: "Decision") -> "Decision":
         return Decision(
@@ -72,7 +74,8 @@ class Decision:
             stop=self.stop + other.stop,
             seen=self.seen + other.seen,
             notes=self.notes + other.notes,
-            repeats=self.repeats or other.repeats,
+            unanswered=self.unanswered | other.unanswered,
+            taken=self.taken and other.taken,
         )
 
     def but(self, **changes: Any) -> "Decision":

@@ -58,11 +58,13 @@ UNDO_RESCUE = "server.undo_rescue"
 
 
 def take(here: Here, view: View, received: Received, now: Instant) -> Decision:
-    """Queue a command; the one that is over, under way or queued already is not queued again."""
+    """Queue a command; the one that is over, under way or queued already is not queued again. For a server that this
+    cell has forgotten it comes again, until the owner has said what the server is."""
     record = received.record
     instance = view.get(InstanceRow, record.server)
     if instance is None:
-        return Decision(send=(here.record(record.origin, RecallServer(), record),))
+        # Not taken: it would be lost if the owner's answer came without it, because it was said before.
+        return Decision(send=(here.record(record.origin, RecallServer(), record),), notes=("not here",), taken=False)
     if instance.phase is Phase.GONE:
         return here.changed(instance, now)
     if instance.owner != record.origin or instance.phase is Phase.UNDOING:

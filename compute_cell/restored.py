@@ -43,7 +43,8 @@ GONE = "its cell was put back to a backup, and nothing of it is on its hosts"
 
 def put_back(view: View, said: Generation, owners: Iterable[CellName], now: Instant) -> Decision:
     """Doubt everything, under a generation that nobody has heard yet. Jobs of commands end: their servers may have
-    gone on long since. Builds go on: they find what they have made, and nothing is started without a grant."""
+    gone on long since. The commands wait for their owner to say which of them are over. Builds go on: they find what
+    they have made, and nothing is started without a grant."""
     epoch = view.get(CounterRow, build.EPOCH) or CounterRow(name=build.EPOCH, value=1)
     doubted: list[InstanceRow] = []
     dropped: list[bytes] = []
@@ -52,7 +53,8 @@ def put_back(view: View, said: Generation, owners: Iterable[CellName], now: Inst
             continue
         if row.state.launched_at:
             dropped += [row.job] if row.job != NO_JOB else []
-            row = replace(row, job=NO_JOB, command=None, queue=())
+            begun = (row.command,) if row.command is not None else ()
+            row = replace(row, job=NO_JOB, command=None, queue=(*begun, *row.queue))
         doubted.append(replace(row, stale=True))
     return Decision(
         save=(

@@ -88,7 +88,7 @@ class Memory:
     def decided(self, cell: CellName, received: Received, decision: Decision, now: Instant) -> Breach | None:
         """A record has had its effect."""
         record = received.record
-        if record.kind.acknowledged and record.origin != cell:
+        if record.kind.acknowledged and record.origin != cell and decision.taken:
             if record.id in self.handled[cell]:
                 return Breach(
                     name="effects happen once",

@@ -71,6 +71,33 @@ def forgetful_leaves(seed: int) -> Plan:
     )
 
 
+def forgotten_servers(seed: int) -> Plan:
+    """New servers all the time that are rebooted at once, a network that loses and delays, and leaves that are put back
+    to what they were before they had them: commands come to leaves that do not know the server."""
+    plan, chance = _calm(seed)
+    asks = []
+    for server in range(14):
+        at = CALM + 1 + server * 4 + chance.random()
+        ask = Ask(at=at, api=chance.choice(plan.apis), project="blue", server=server, action="create", argument="1")
+        asks.append(ask)
+        for n in range(10):
+            asks.append(replace(ask, at=at + 1 + n * 1.3 + chance.random(), action="hard_reboot"))
+    mishaps = [
+        Mishap(fault=Fault.DELAY, at=CALM, lasts=plan.seconds, rate=0.35),
+        Mishap(fault=Fault.LOSS, at=CALM, lasts=plan.seconds, rate=0.25),
+    ]
+    for leaf in plan.leaves:
+        at = CALM + chance.uniform(1.0, 3.0)
+        while at < plan.seconds - 20:
+            mishaps.append(Mishap(fault=Fault.RESTORED, at=at, lasts=chance.uniform(5.0, 9.0), cell=leaf))
+            at += 12.0
+    return replace(
+        plan,
+        asks=tuple(sorted(asks, key=lambda ask: ask.at)),
+        mishaps=tuple(sorted(mishaps, key=lambda mishap: mishap.at)),
+    )
+
+
 def restored(seed: int) -> Plan:
     """Every cell is put back to a backup once, one after the other, in the middle of everything."""
     plan, chance = _calm(seed)

@@ -154,6 +154,14 @@ class _NoNumbers(_Dressed):
         return self._role.decide(seen, received, now)  # type: ignore[no-any-return]
 
 
+class _TakesAll(_Dressed):
+    """A command for a server that was forgotten is acknowledged like any other."""
+
+    def decide(self, view: Any, received: Received, now: int) -> Decision:
+        decision: Decision = self._role.decide(view, received, now)
+        return decision.but(taken=True)
+
+
 class _TrustingJournal:
     """A journal that does not ask who holds the shard."""
 
@@ -231,5 +239,6 @@ RULES: dict[str, Callable[[], Build]] = {
     "lease epochs": lambda: Build(node=_NoEpochsInNode, dress=_dress("compute", _NoEpochsInJobs)),
     "reservations": lambda: Build(dress=_dress("api", _NoReservations)),
     "command numbers": lambda: Build(dress=_dress("compute", _NoNumbers)),
+    "commands to forgotten servers": lambda: Build(dress=_dress("compute", _TakesAll)),
     "acknowledged after the commit": lambda: Build(acks_early=True),
 }

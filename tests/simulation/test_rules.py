@@ -37,6 +37,7 @@ BROKEN: dict[str, tuple[Plans, int, set[str]]] = {
         8,
         {"a command that is over does not begin again", "everything ends"},
     ),
+    "commands to forgotten servers": (focused.forgotten_servers, 6, {"everything ends"}),
 }
 
 # Rules without which every promise is kept all the same, at a price: what is counted, in which plans, of how many.
@@ -93,6 +94,7 @@ def test_without_the_rule_every_promise_is_kept_at_a_price(rule: str) -> None:
         focused.killed_builds,
         focused.lossy,
         focused.forgetful_leaves,
+        focused.forgotten_servers,
         focused.restored,
     ],
     ids=lambda plans: plans.__name__,

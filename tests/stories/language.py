@@ -184,6 +184,13 @@ class Story:
     def do_duplicate(self, one: str, other: str, count: str = "1") -> None:
         self._tree.network.double_next[one, other] += int(count)
 
+    def do_delay(self, one: str, other: str, count: str = "1") -> None:
+        """delay CELL CELL [N]: the next bundles of this way come only after `late`"""
+        self._tree.network.late_next[one, other] += int(count)
+
+    def do_late(self) -> None:
+        self._tree.network.late()
+
     def do_drain(self, cell: str) -> None:
         self._tree.set(cell, "state", "draining")
 

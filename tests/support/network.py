@@ -3,6 +3,8 @@ lose, double and reorder bundles, by hand or by a seed."""
 
 import random
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 from cells.broker.memory import MemoryExchange, MemoryExchanges
 
@@ -11,8 +13,8 @@ Way = tuple[str, str]
 
 class Network(MemoryExchanges):
     """`cuts`: ways (from, to) on which nothing gets through, as a broker out of reach. `lose_next` and `double_next`:
-    how many of the next bundles of a way are lost (after they were confirmed) or come twice. `loss`, `copies` and
-    `shuffle`: how likely each is for every bundle."""
+    how many of the next bundles of a way are lost (after they were confirmed) or come twice; `late_next`: how many
+    come only when `late` is asked for. `loss`, `copies` and `shuffle`: how likely each is for every bundle."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -20,8 +22,10 @@ class Network(MemoryExchanges):
         self.cuts: set[Way] = set()
         self.lose_next: Counter[Way] = Counter()
         self.double_next: Counter[Way] = Counter()
+        self.late_next: Counter[Way] = Counter()
         self.loss = self.copies = self.shuffle = 0.0
         self.lost = self.doubled = 0
+        self._late: list[Callable[[], object]] = []
 
     def exchange(self, name: str, max_length: int = 50_000) -> MemoryExchange:
         with self._lock:
@@ -33,11 +37,22 @@ class Network(MemoryExchanges):
     def cut(self, one: str, other: str) -> None:
         self.cuts |= {(one, other), (other, one)}
 
+    def keep(self, publish: Callable[[], object]) -> None:
+        """Do this later."""
+        self._late.append(publish)
+
+    def late(self) -> None:
+        """What was kept back comes now."""
+        late, self._late = self._late, []
+        for publish in late:
+            publish()
+
     def heal(self) -> None:
         """The network works from now on; what was lost stays lost."""
         self.cuts.clear()
         self.lose_next.clear()
         self.double_next.clear()
+        self.late_next.clear()
         self.loss = self.copies = self.shuffle = 0.0
 
 
@@ -54,6 +69,9 @@ class UnsteadyExchange(MemoryExchange):
             return f"cut off from {self.name}"
         if _comes_true(network, network.lose_next, way, network.loss):
             network.lost += 1
+            return ""
+        if _comes_true(network, network.late_next, way, 0.0):
+            network.keep(partial(super().publish, data, user))
             return ""
         reason = super().publish(data, user)
         if not reason and _comes_true(network, network.double_next, way, network.copies):
