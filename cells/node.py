@@ -20,7 +20,7 @@ from cells.identity import Identity, fingerprint
 from cells.intake import Intake, Item
 from cells.jobs import Jobs, Workers
 from cells.leases import RENEW, Shards
-from cells.messages import Ack, Expired, JobEnded, NotForwarded, Tick
+from cells.messages import Ack, Direction, Expired, JobEnded, NotForwarded, Tick
 from cells.names import SECOND, CellName, Instant
 from cells.ports import Broker, Clock, Delivery, Link, NewId, Role, Store, Where
 from cells.pump import Pending, Pump
@@ -321,14 +321,19 @@ class Node:
         self._unsent.forget(batch.done)
         for serial in batch.not_forwarded:
             self._unsent.sooner(self._pump.not_forwarded(serial, now), now)
-        if batch.repeated:
-            self._pump.turn_ways()
+        for origin, neighbour in batch.led.items():
+            self._pump.led(origin, neighbour, now)
+        for origin, neighbour in batch.repeated.items():
+            self._pump.came_again(origin, neighbour, now)
+        for destination in batch.unanswered:
+            self._pump.unanswered(destination, now)
         if batch.done and self.acknowledged is not None:
             self.acknowledged(batch.done)
         for record, data in batch.send:
+            straight = record.kind.direction is Direction.BESIDE
+            hop = self._pump.send(record.destination, record.id, data, record.deadline, now, straight=straight)
             if record.kind.acknowledged:
-                self._unsent.remember(record, data, now)
-            self._pump.send(record.destination, record.id, data, record.deadline, now)
+                self._unsent.remember(record, data, hop, now)
         for destination in sorted(batch.acks.keys() | batch.seen.keys()):
             self._acknowledge(destination, batch.acks.get(destination, []), batch.seen.get(destination, []), now)
         for job in batch.jobs:
@@ -374,8 +379,6 @@ class Node:
         except Temporary:
             self._unsent.again(due)
             raise
-        if there:
-            self._pump.turn_ways()
         for waiting in due:
             if (waiting.id,) not in there:
                 self._unsent.forget([waiting.id])
@@ -383,8 +386,10 @@ class Node:
                 self._expire(waiting)
             else:
                 self.counts["resent"] += 1
-                self._unsent.later(waiting, now)
-                self._pump.send(waiting.destination, waiting.id, waiting.data, waiting.deadline, now)
+                if waiting.hop:
+                    self._pump.lost(waiting.destination, waiting.hop, now)
+                hop = self._pump.send(waiting.destination, waiting.id, waiting.data, waiting.deadline, now)
+                self._unsent.later(waiting, hop, now)
 
     def _expire(self, waiting: Waiting) -> None:
         record = codec.unpack_record(waiting.data)
@@ -473,7 +478,8 @@ class Node:
         for neighbour in self._links:
             record = withdrawing.tell(self.identity, neighbour, self._new_id, now)
             if record is not None:
-                self._pump.send(neighbour, record.id, codec.pack_record(record), record.deadline, now)
+                data = codec.pack_record(record)
+                self._pump.send(neighbour, record.id, data, record.deadline, now, straight=True)
 
     def _look_again(self, now: Instant) -> None:
         """Someone unknown has brought something: perhaps over an edge that was saved since our last tick."""

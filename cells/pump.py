@@ -6,6 +6,9 @@ RELAY_LIMIT is dropped and its origin told (NotForwarded). A delivery is acknowl
 carried was passed on or dropped, so that a relay killed in between gets it again.
 
 An edge flushes at once when nothing is on its way, and gathers while confirms are outstanding.
+
+Which of several ways is taken: one by which something was lost, for this destination, is left aside for a while; then
+comes the one by which the destination's last command came, because that one was alive; then the shortest.
 """
 
 from collections import OrderedDict, defaultdict
@@ -20,7 +23,8 @@ from cells.ports import Link
 from cells.record import Hop, Packet
 
 RELAY_LIMIT = 2 * SECOND
-AVOID = 5 * SECOND
+AVOID = 20 * SECOND
+LED_LATELY = 2 * SECOND
 PACKET_RECORDS = 64
 PACKET_BYTES = 96 * 1024
 BUNDLE_BYTES = 128 * 1024
@@ -91,12 +95,13 @@ class Pump:
         self._identity = identity
         self._next_hops = next_hops
         self._edges: dict[CellName, _Edge] = {}
-        self._avoid: dict[tuple[CellName, CellName], Instant] = {}
+        self._doubted: dict[tuple[CellName, CellName], Instant] = {}
+        self._led: dict[CellName, tuple[CellName, Instant]] = {}
+        self._last: dict[CellName, CellName] = {}
         self._serial = first_serial
         self._serials: OrderedDict[int, tuple[CellName, CellName, tuple[bytes, ...]]] = OrderedDict()
-        self._queued: set[bytes] = set()
+        self._queued: dict[bytes, CellName] = {}
         self._ref = 0
-        self._turn = 0
         self._retry: list[bytes] = []
         self._dropped: list[tuple[Packet, str]] = []
         self._settled: list[Any] = []
@@ -132,22 +137,44 @@ class Pump:
 
     # --- in ---
 
-    def turn_ways(self) -> None:
-        """Something had to be sent again, by us or to us: what is sent from now on goes by the next good way."""
-        self._turn += 1
+    def lost(self, destination: CellName, hop: CellName, now: Instant) -> None:
+        """What was sent there by this hop was not answered in time."""
+        self._doubted[destination, hop] = now + AVOID
 
-    def send(self, destination: CellName, id: bytes, data: bytes, deadline: Instant, now: Instant) -> bool:
-        """Queue one of our records; False when no way to the destination is known now."""
-        if id in self._queued:
-            return True
-        hop = self._choose(destination, (), now, self._turn)
-        if hop is None:
-            return False
+    def unanswered(self, destination: CellName, now: Instant) -> None:
+        """Something that was sent there was not answered in time; by which hop is not known, so the last one is meant,
+        unless the destination itself has used it since."""
+        last, (led, at) = self._last.get(destination), self._led.get(destination, ("", 0))
+        if last is not None and (last != led or at + LED_LATELY < now):
+            self.lost(destination, last, now)
+
+    def led(self, origin: CellName, neighbour: CellName, now: Instant) -> None:
+        """A command has come this way: so go the answers."""
+        self._led[origin] = (neighbour, now)
+
+    def came_again(self, origin: CellName, neighbour: CellName, now: Instant) -> None:
+        """Our acknowledgement is late or lost, and what it was for came by this neighbour."""
+        last = self._last.get(origin, neighbour)
+        if last != neighbour:
+            self.lost(origin, last, now)
+
+    def send(
+        self, destination: CellName, id: bytes, data: bytes, deadline: Instant, now: Instant, *, straight: bool = False
+    ) -> CellName | None:
+        """Queue one of our records, or move it to a better way; the hop it leaves by, None when no way to the
+        destination is known now. `straight`: by the edge to the destination or not at all."""
+        hop = (
+            self._choose(destination, (), now) if not straight else destination if destination in self._edges else None
+        )
+        if hop is None or self._queued.get(id) == hop:
+            return hop
+        self._withdraw(destination, id)
         edge = self._edges[hop]
-        self._queued.add(id)
+        self._queued[id] = hop
+        self._last[destination] = hop
         edge.own[destination].append(_Own(id=id, data=data, deadline=deadline, since=now))
         edge.own_bytes += len(data)
-        return True
+        return hop
 
     def relay(self, packet: Packet, delivery: Pending, now: Instant) -> None:
         """Pass on another cell's packet."""
@@ -163,12 +190,12 @@ class Pump:
             self._forward(item, now)
 
     def not_forwarded(self, serial: int, now: Instant) -> tuple[bytes, ...]:
-        """A relay dropped one of our packets: which records were in it; its first hop is avoided for a while."""
+        """A relay dropped one of our packets: which records were in it; its first hop is left aside for a while."""
         known = self._serials.pop(serial, None)
         if known is None:
             return ()
         destination, hop, ids = known
-        self._avoid[destination, hop] = now + AVOID
+        self.lost(destination, hop, now)
         return ids
 
     # --- out ---
@@ -198,16 +225,15 @@ class Pump:
 
     # --- inside ---
 
-    def _choose(self, destination: CellName, tried: Iterable[CellName], now: Instant, turn: int = 0) -> CellName | None:
-        hops = [hop for hop in self._next_hops(destination, now) if hop in self._edges and hop not in tried]
-        if not hops:
-            return None
-        good = [
-            hop for hop in hops if self._edges[hop].down_until <= now and self._avoid.get((destination, hop), 0) <= now
-        ]
-        if good:
-            return good[turn % len(good)]
-        return min(hops, key=lambda hop: (self._avoid.get((destination, hop), 0), self._edges[hop].down_until))
+    def _choose(self, destination: CellName, tried: Iterable[CellName], now: Instant) -> CellName | None:
+        led, _ = self._led.get(destination, ("", 0))
+
+        def worse(hop: CellName) -> tuple[bool, Instant, bool]:
+            doubted = self._doubted.get((destination, hop), 0)
+            return self._edges[hop].down_until > now, doubted if doubted > now else 0, hop != led
+
+        hops = (hop for hop in self._next_hops(destination, now) if hop in self._edges and hop not in tried)
+        return min(hops, key=worse, default=None)
 
     def _forward(self, item: _Passing, now: Instant) -> None:
         visited = {hop.cell for hop in item.packet.trail}
@@ -307,14 +333,30 @@ class Pump:
         deadline = max((item.deadline for item in batch), default=NEVER)
         packet = self._identity.packet(destination, self._serial, deadline, tuple(item.data for item in batch), now)
         self._serials[self._serial] = (destination, hop, tuple(item.id for item in batch))
-        self._queued.difference_update(item.id for item in batch)
+        self._leave(batch)
         if len(self._serials) > SERIALS_KEPT:
             self._serials.popitem(last=False)
         return packet
 
+    def _leave(self, items: list[_Own]) -> None:
+        for item in items:
+            self._queued.pop(item.id, None)
+
     def _unqueue(self, items: list[_Own]) -> None:
-        self._queued.difference_update(item.id for item in items)
+        self._leave(items)
         self._retry.extend(item.id for item in items)
+
+    def _withdraw(self, destination: CellName, id: bytes) -> None:
+        """What waits for an edge shall go by another."""
+        hop = self._queued.pop(id, None)
+        if hop is None:
+            return
+        edge = self._edges[hop]
+        kept = [item for item in edge.own[destination] if item.id != id]
+        edge.own_bytes -= sum(len(item.data) for item in edge.own[destination] if item.id == id)
+        edge.own[destination] = kept
+        if not kept:
+            del edge.own[destination]
 
     def _give_up(self, name: CellName, edge: _Edge, now: Instant) -> None:
         for destination, own in list(edge.own.items()):

@@ -10,22 +10,24 @@ from cells.names import SECOND, CellName, Instant
 from cells.record import Record
 from cells.rows import OutboxRow
 
-RESEND_FIRST = 2 * SECOND
-# Also how long a record may still wait once its destination is back.
-RESEND_MOST = 20 * SECOND
+# How long to wait for an acknowledgement, each time it was sent. Soon twice, because two ways may be dead; the last
+# is also how long a record may still wait once its destination is back.
+RESEND_AFTER = (1 * SECOND, 1 * SECOND, 4 * SECOND, 8 * SECOND, 16 * SECOND, 20 * SECOND)
 RESEND_SOON = SECOND // 4
 DUE_AT_ONCE = 1024
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A record, packed, with when to try it again."""
+    """A record, packed, with when to try it again. `hop`: the neighbour by which it went and was not answered, empty
+    where it is known to have gone nowhere."""
 
     id: bytes
     data: bytes
     destination: CellName
     deadline: Instant
     next_try: Instant
+    hop: CellName = ""
     attempts: int = 0
 
 
@@ -45,9 +47,9 @@ class Unsent:
     def next_due(self) -> Instant | None:
         return self._heap[0][0] if self._heap else None
 
-    def remember(self, record: Record, data: bytes, now: Instant) -> None:
-        """A record that is being sent for the first time."""
-        self._add(Waiting(record.id, data, record.destination, record.deadline, now + RESEND_FIRST))
+    def remember(self, record: Record, data: bytes, hop: CellName | None, now: Instant) -> None:
+        """A record that has been sent for the first time."""
+        self._add(Waiting(record.id, data, record.destination, record.deadline, now + RESEND_AFTER[0], hop or ""))
 
     def adopt(self, rows: Iterable[OutboxRow], now: Instant) -> None:
         """Take up rows of a daemon that died, or of our own former life; those known are left as they are."""
@@ -63,7 +65,10 @@ class Unsent:
         """These went nowhere: try them again soon, by another way."""
         for id in ids:
             waiting = self._waiting.get(id)
-            if waiting is not None and waiting.next_try > now + RESEND_SOON:
+            if waiting is None:
+                continue
+            waiting.hop = ""
+            if waiting.next_try > now + RESEND_SOON:
                 self._at(waiting, now + RESEND_SOON)
 
     def due(self, now: Instant) -> list[Waiting]:
@@ -81,10 +86,11 @@ class Unsent:
         for waiting in due:
             self._at(waiting, waiting.next_try)
 
-    def later(self, waiting: Waiting, now: Instant) -> None:
-        """It was sent once more: twice as long until the next time."""
+    def later(self, waiting: Waiting, hop: CellName | None, now: Instant) -> None:
+        """It was sent once more."""
         waiting.attempts += 1
-        self._at(waiting, now + min(RESEND_FIRST << min(waiting.attempts, 4), RESEND_MOST))
+        waiting.hop = hop or ""
+        self._at(waiting, now + RESEND_AFTER[min(waiting.attempts, len(RESEND_AFTER) - 1)])
 
     def _add(self, waiting: Waiting) -> None:
         self._waiting[waiting.id] = waiting

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate
 
 from cells.decision import NOTHING, Decision, Wake
 from cells.digest import bucket_of, buckets, checksum
@@ -9,13 +10,16 @@ from cells.messages import Ack, Compare, Digest, InstanceReport, RecallServer, R
 from cells.names import NEVER, SECOND, CellName, Instant
 from cells.ports import View, Where
 from cells.record import Received, Record
+from cells.unsent import RESEND_AFTER
 from compute_cell.answers import NO_JOB, Here
 from compute_cell.rows import InstanceRow, Phase
 
-AGAIN_AFTER = 2 * SECOND
+# A report goes again when it is so old and still unseen, then every LAST.
+AGES = tuple(accumulate(RESEND_AFTER))
+LAST = RESEND_AFTER[-1]
 MOST_AT_ONCE = 500
-# Of the one wake that a cell has for this, whichever of its daemons sets it.
-LOOK = b"reports are due."
+# Looks are as far apart at least; those of a cell's daemons at the same time are one wake.
+APART = SECOND // 4
 
 
 def seen(view: View, body: Ack, owner: CellName) -> Decision:
@@ -31,33 +35,50 @@ def seen(view: View, body: Ack, owner: CellName) -> Decision:
     )
 
 
+def due_again(sent: Instant, after: Instant) -> Instant:
+    """The first time after `after` when a report of then goes again, should it still be unseen."""
+    for age in AGES:
+        if sent + age > after:
+            return sent + age
+    last = sent + AGES[-1]
+    return last + ((after - last) // LAST + 1) * LAST
+
+
 class Unseen:
-    """Looks for reports that their owners have not seen in time, for as long as there are any: a few seconds after one
-    was sent, not at the next tick only, because the parent it went through may be dead."""
+    """Looks for reports that their owners have not seen in time, for as long as there are any: a second after one was
+    sent, not at the next tick only, because the parent it went through may be dead. `_since`, `_looked`: the last look
+    but one, and the last; `_next`: when this daemon knows of one to come."""
 
     def __init__(self) -> None:
+        self._since: Instant = 0
+        self._looked: Instant = 0
         self._next: Instant = 0
 
     def again(self, here: Here, view: View, now: Instant) -> Decision:
         """Report once more what was not seen."""
+        if now > self._looked:  # else the same look is decided on once more
+            self._since, self._looked = self._looked, now
         unseen = view.find(
             InstanceRow, Where(column="unseen", op="=", value=True), order=("updated",), limit=MOST_AT_ONCE
         )
         if not unseen:
             return NOTHING
-        late = tuple(here.report(row) for row in unseen if row.updated <= now - AGAIN_AFTER)
-        decision = Decision(send=late, repeats=bool(late))
-        return decision if self._next > now else self._look(here, decision, now)
+        late = tuple(here.report(row) for row in unseen if due_again(row.updated, self._since) <= now)
+        decision = Decision(send=late, unanswered=frozenset(report.destination for report in late))
+        return self._look(here, decision, min(due_again(row.updated, now) for row in unseen), now)
 
     def after(self, here: Here, decision: Decision, now: Instant) -> Decision:
         """The decision, and a look at what becomes of its reports."""
-        if self._next > now or not any(isinstance(record.body, InstanceReport) for record in decision.send):
+        if not any(isinstance(record.body, InstanceReport) for record in decision.send):
             return decision
-        return self._look(here, decision, now)
+        return self._look(here, decision, now + AGES[0], now)
 
-    def _look(self, here: Here, decision: Decision, now: Instant) -> Decision:
-        self._next = now + AGAIN_AFTER
-        record = Record(id=LOOK, body=ReportsDue(), origin=here.name, destination=here.name)
+    def _look(self, here: Here, decision: Decision, due: Instant, now: Instant) -> Decision:
+        if now < self._next <= due + APART:
+            return decision
+        self._next = -(-max(due, now + APART) // APART) * APART
+        id = b"reports " + self._next.to_bytes(8, "big")
+        record = Record(id=id, body=ReportsDue(), origin=here.name, destination=here.name)
         return decision.but(wake=(*decision.wake, Wake(due=self._next, record=record)))
 
 

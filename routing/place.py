@@ -101,8 +101,9 @@ class NoRoom:
 
     @property
     def may_pass(self) -> bool:
-        """Whether waiting may help without anybody giving room back: a leaf is out of reach for now."""
-        return any(reason in (NO_WAY, MUTE) for reason in self.reasons.values())
+        """Whether waiting may help without anybody giving room back: a leaf is out of reach for now, or this daemon has
+        just started and has not heard of any."""
+        return not self.reasons or any(reason in (NO_WAY, MUTE) for reason in self.reasons.values())
 
     def summary(self) -> str:
         """One line: how many leaves said what."""

@@ -4,7 +4,8 @@ for everybody while every daemon of the tree is stopped and started in turn."""
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,24 +16,25 @@ from cells.registering import open_store
 from cells.rows import EdgeRow
 from tests.chaos.checker import judge
 from tests.chaos.history import End, History
-from tests.chaos.lab import small_tree
+from tests.chaos.lab import FaultyLab, small_tree
 from tests.chaos.tenants import Door, Tenant
 from tests.chaos.traffic import Traffic, Waits, build, waits
 from tests.chaos.truth import look
 from tests.support.labs import RunningLab, running_lab
+from tests.support.tcp_proxy import SILENT
 
 API = "east"
 LEAF = "shared-1"
 TENANTS = 4
 SERVERS = 4
-# Five seconds are promised; docs/reliability.md has the figures, which the test prints. This bound holds on any
-# machine: records sent again and again over the dead way alone would take longer.
-RESUMES = 30.0
+# Promised on top of what an action takes when nothing is broken, which is long on a busy machine. The figures, which
+# the test prints, are in docs/reliability.md.
+RESUMES = 5.0
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[RunningLab]:
-    with running_lab(small_tree(), brokers="2", daemons=2) as lab:
+    with running_lab(small_tree(), brokers="2", daemons=2, kind=FaultyLab) as lab:
         yield lab
 
 
@@ -57,20 +59,39 @@ def _heard(lab: RunningLab, cell: str, neighbour: str, since: int) -> bool:
     return edge is not None and edge.heard > since
 
 
-def daemons_or(lab: RunningLab, part: str) -> tuple[str, ...]:
-    """All daemons of a cell; any other part is one thing."""
-    return lab.plan.daemons_of(part) if part in lab.plan.topology.names else (part,)
+@contextmanager
+def killed(lab: RunningLab, part: str) -> Iterator[None]:
+    """A broker, or all daemons of a cell."""
+    parts = lab.plan.daemons_of(part) if part in lab.plan.topology.names else (part,)
+    for each in parts:
+        lab.lab.kill(each)
+    try:
+        yield
+    finally:
+        for each in parts:
+            lab.lab.start(each)
 
 
-def traffic_while_killed(lab: RunningLab, servers: list[str], part: str) -> Waits:
-    with Traffic([lab.plan.endpoint(API)], servers) as traffic:
+@contextmanager
+def swallowed(lab: RunningLab, cell: str) -> Iterator[None]:
+    """Whatever goes to or from the cell, or its broker, is never heard of again; connections stay."""
+    assert isinstance(lab.lab, FaultyLab)
+    proxies = [proxy for link, proxy in lab.lab.proxies.items() if cell in link.replace(":", " ").split()]
+    for proxy in proxies:
+        proxy.set(SILENT, SILENT)
+    try:
+        yield
+    finally:
+        for proxy in proxies:
+            proxy.heal()
+
+
+def traffic_while(lab: RunningLab, servers: list[str], fault: AbstractContextManager[None]) -> Waits:
+    with ExitStack() as all_over, Traffic([lab.plan.endpoint(API)], servers) as traffic:
         traffic.ended(20)
         broken = time.monotonic()
-        for each in daemons_or(lab, part):
-            lab.lab.kill(each)
+        all_over.enter_context(fault)
         traffic.ended(40)
-    for each in daemons_or(lab, part):
-        lab.lab.start(each)
     lab.lab.wait_ready()
     return waits(traffic.actions, broken)
 
@@ -119,16 +140,22 @@ def _runs(log: Path) -> bool:
 
 @pytest.mark.services
 @pytest.mark.usefixtures("two_ways")
-@pytest.mark.parametrize("part", ["dfw", "broker:dfw", "ord"])
+@pytest.mark.parametrize(
+    ("fault", "part"), [(killed, "dfw"), (killed, "broker:dfw"), (killed, "ord"), (swallowed, "dfw")]
+)
 def test_traffic_goes_on_by_the_other_parent(
-    lab: RunningLab, servers: list[str], part: str, capsys: pytest.CaptureFixture[str]
+    lab: RunningLab,
+    servers: list[str],
+    fault: Callable[[RunningLab, str], AbstractContextManager[None]],
+    part: str,
+    capsys: pytest.CaptureFixture[str],
 ):
     assert lab.plan.broker_of("dfw") != lab.plan.broker_of(LEAF) == lab.plan.broker_of("ord")
-    seen = traffic_while_killed(lab, servers, part)
+    seen = traffic_while(lab, servers, fault(lab, part))
     with capsys.disabled():
-        print(f"\n{part} killed: {seen}")
+        print(f"\n{part} {fault.__name__}: {seen}")
     assert seen.stuck == 0
-    assert seen.longest < RESUMES
+    assert seen.longest < RESUMES + seen.before
 
 
 @pytest.mark.services
