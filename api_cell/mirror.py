@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from api_cell import backups, quota
 from api_cell.here import Here, forgotten, gone, is_gone, saved
-from api_cell.restored import inquire, told
+from api_cell.restored import inquire, told, wished_again
 from api_cell.rows import OpenIntent, Phase, QuestionRow, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision, Job, Remove, Seen
@@ -21,6 +21,8 @@ from cells.record import Received, Record
 
 MOST_COMPARED = 8
 LATE = 10 * SECOND
+STALE_WISH = 60 * SECOND
+"""How old a wish is that is wished again when its leaf is not at it."""
 
 
 def report(here: Here, view: View, received: Received, body: InstanceReport, now: Instant) -> Decision:
@@ -169,6 +171,8 @@ def digest(here: Here, view: View, received: Received, body: Digest, now: Instan
     decision = NOTHING
     for row in late:
         decision += told(here, row, now)
+    for row in [row for row in rows if _is_stale(row, now)][:MOST_COMPARED]:
+        decision += wished_again(here, row, now)
     if body.answer and not (differing or unheard):
         decision += Decision(send=(Record(id=here.new_id(), body=Agreed(), origin=here.name, destination=leaf),))
     return decision + Decision(
@@ -186,6 +190,14 @@ def digest(here: Here, view: View, received: Received, body: Digest, now: Instan
             for number in differing
         )
     )
+
+
+def _is_stale(row: ServerRow, now: Instant) -> bool:
+    """A wish is old, and the leaf is not at it: it may have taken the command before its database was put back. If it
+    still has it, another copy changes nothing."""
+    if row.phase is not Phase.GRANTED or row.state is None or row.state.task_state:
+        return False
+    return any(wish.body and wish.at + STALE_WISH < now for wish in row.intents)
 
 
 def answered(view: View, received: Received, body: Answer) -> Decision:

@@ -14,9 +14,9 @@ having asked. Numbers of wishes begin anew above all that were given before.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from api_cell import quota
+from api_cell import placing, quota
 from api_cell.here import Here, is_gone, saved
-from api_cell.placing import failed
+from api_cell.placing import Market, failed
 from api_cell.rows import Phase, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision, Seen
@@ -28,6 +28,7 @@ from cells.messages import (
     InquireServer,
     Intent,
     RecallServer,
+    Refused,
     RememberServer,
 )
 from cells.model import BuildSpec, Generation, VmState
@@ -220,6 +221,16 @@ def recalled(here: Here, view: View, received: Received, body: RecallServer, now
     return told(here, row, now)
 
 
+def refused(here: Here, market: Market, view: View, received: Received, body: Refused, now: Instant) -> Decision:
+    """A leaf that was granted an attempt refuses a late copy of the offer if its database was put back to before it
+    took it. It may have the VM, so nobody else gets the server: it is told what it was."""
+    row = view.get(ServerRow, received.record.server)
+    forgot = row is not None and row.phase is Phase.GRANTED and not body.undone
+    if row is None or not forgot or (row.leaf, row.attempt) != (received.record.origin, body.attempt):
+        return placing.refused(here, market, view, received, body, now)
+    return told(here, row, now)
+
+
 def told(here: Here, row: ServerRow, now: Instant) -> Decision:
     """All that the leaf of a server needs to go on with it."""
     if row.phase is Phase.DELETING:
@@ -238,12 +249,15 @@ def told(here: Here, row: ServerRow, now: Instant) -> Decision:
     send = [here.record(row.leaf, known, row)]
     if row.state is None or not row.state.launched_at:
         send.append(here.record(row.leaf, Grant(attempt=row.attempt), row, number=1))
-    # Only the first can be on its way: the others' own wakes still wait for it.
-    open_ones = sorted((wish for wish in row.intents if wish.body), key=lambda wish: wish.number)[:1]
-    return Decision(
-        send=tuple(send),
-        wake=tuple(
-            here.wake(now, Intent(action=wish.action, number=wish.number, body=wish.body), row) for wish in open_ones
-        ),
-        notes=(f"{row.leaf} is told what it was, {len(open_ones)} wishes again",),
-    )
+    again = wished_again(here, row, now)
+    notes = (f"{row.leaf} is told what it was, {len(again.wake)} wishes again",)
+    return again + Decision(send=tuple(send), notes=notes)
+
+
+def wished_again(here: Here, row: ServerRow, now: Instant) -> Decision:
+    """The first of the open wishes once more. Only it can be on its way: the others' own wakes still wait for it."""
+    first = min((wish for wish in row.intents if wish.body), key=lambda wish: wish.number, default=None)
+    if first is None:
+        return NOTHING
+    again = Intent(action=first.action, number=first.number, body=first.body)
+    return Decision(wake=(here.wake(now, again, row),))

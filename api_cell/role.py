@@ -110,7 +110,7 @@ class ApiRole:
             Accepted: lambda view, received, body, now: placing.accepted(
                 self._here, self._market(), view, received, body, now
             ),
-            Refused: lambda view, received, body, now: placing.refused(
+            Refused: lambda view, received, body, now: restored.refused(
                 self._here, self._market(), view, received, body, now
             ),
             AttemptDue: lambda view, received, body, now: placing.attempt_due(

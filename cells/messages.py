@@ -386,11 +386,14 @@ class Accepted:
 @record("server.refused", direction=Direction.UP, acknowledged=True, of_server=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The leaf takes no part in this attempt, now or later."""
+    """The leaf takes no part in this attempt, now or later. `undone`: it had accepted it, and has undone what it
+    prepared without starting it. From a leaf that was granted the attempt only that counts: one that knows nothing of
+    it may have forgotten it."""
 
     attempt: int
     code: RefusalCode
     reason: str
+    undone: bool = False
     trail: tuple[tuple[CellName, int], ...] = ()
 
 

@@ -199,7 +199,7 @@ def grant_due(here: Here, view: View, received: Received, body: GrantDue, now: I
     if instance.stale:  # it may have been granted before our database was put back
         return Decision(wake=(here.wake(now + 60 * SECOND, body, instance),))
     reason = "no grant came within the lease"
-    answer = Refused(attempt=body.attempt, code=RefusalCode.EXPIRED, reason=reason)
+    answer = Refused(attempt=body.attempt, code=RefusalCode.EXPIRED, reason=reason, undone=True)
     return undo(here, instance, now) + Decision(send=(here.record(instance.owner, answer, instance),), notes=(reason,))
 
 
@@ -300,7 +300,7 @@ def prepared(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: 
 def _failed(here: Here, instance: InstanceRow, error: str, now: Instant) -> Decision:
     if instance.phase is not Phase.GRANTED:
         # Nobody was promised anything yet: the owner may try another leaf.
-        answer = Refused(attempt=instance.attempt, code=RefusalCode.UNSUPPORTED, reason=error)
+        answer = Refused(attempt=instance.attempt, code=RefusalCode.UNSUPPORTED, reason=error, undone=True)
         told = Decision(send=(here.record(instance.owner, answer, instance),), notes=(f"preparing failed: {error}",))
         return told + _destroy(here, replace(instance, phase=Phase.UNDOING), now)
     job = here.job("build.destroy", instance, _all_of(instance))

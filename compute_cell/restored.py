@@ -221,7 +221,7 @@ def _sure(here: Here, row: InstanceRow, now: Instant) -> Decision:
 def _lost(here: Here, instance: InstanceRow, now: Instant) -> Decision:
     told = NOTHING
     if not instance.state.launched_at:
-        answer = Refused(attempt=instance.attempt, code=RefusalCode.EXPIRED, reason=GONE)
+        answer = Refused(attempt=instance.attempt, code=RefusalCode.EXPIRED, reason=GONE, undone=True)
         told = Decision(send=(here.record(instance.owner, answer, instance),))
     return told + Decision(notes=(GONE,)) + build.gone(here, instance, now)
 

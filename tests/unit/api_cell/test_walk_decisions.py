@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from api_cell.mirror import STALE_WISH
 from api_cell.rows import GoneServerRow, Phase, ServerRow
 from cells import codec
 from cells.decision import Decision
-from cells.digest import bucket_of, buckets, checksum
+from cells.digest import BUCKETS, bucket_of, buckets, checksum
 from cells.messages import (
     Accepted,
     BuildServer,
@@ -32,7 +33,7 @@ from cells.messages import (
     StopServer,
 )
 from cells.model import Fault, InstanceState, PowerState, VmState
-from cells.names import id_text
+from cells.names import SECOND, id_text
 from cells.rows import ParkedRow, StoryRow
 from tests.support.embedded import TINY, Tree, make_tree
 
@@ -61,8 +62,8 @@ class Server:
     def accept(self, **more: Any) -> Decision:
         return self.tell(Accepted(attempt=self.row.attempt, host="h", epoch=1, sequence=1), **more)
 
-    def refuse(self, code: RefusalCode = RefusalCode.NO_ROOM, **more: Any) -> Decision:
-        return self.tell(Refused(attempt=self.row.attempt, code=code, reason="full"), **more)
+    def refuse(self, code: RefusalCode = RefusalCode.NO_ROOM, undone: bool = False, **more: Any) -> Decision:
+        return self.tell(Refused(attempt=self.row.attempt, code=code, reason="full", undone=undone), **more)
 
     def report(self, version: int, vm_state: VmState = VmState.ACTIVE, origin: str = "", **more: Any) -> Decision:
         state = InstanceState(
@@ -70,6 +71,7 @@ class Server:
             power_state=PowerState.RUNNING,
             flavor=TINY,
             host="h",
+            task_state=more.pop("task_state", ""),
             launched_at=more.pop("launched_at", 5),
         )
         attempt = more.pop("attempt", None)
@@ -129,8 +131,20 @@ def test_refusal_after_the_grant_goes_to_the_next_leaf(tree: Tree) -> None:
     first = server.row.leaf
     server.accept()
     server.report(1, VmState.BUILDING, launched_at=0)
-    server.refuse(RefusalCode.EXPIRED)
+    server.refuse(RefusalCode.EXPIRED, undone=True)
     assert (server.row.leaf, server.row.phase, server.row.state) == (other(first), Phase.OFFERED, None)
+
+
+def test_leaf_that_refuses_what_it_was_granted_without_knowing_of_it_is_told_and_nobody_else_gets_it(
+    tree: Tree,
+) -> None:
+    server = Server(tree)
+    server.place()
+    first = server.row.leaf
+    server.accept()
+    forgot = server.refuse(RefusalCode.EXPIRED)
+    assert (len(sent(forgot, RememberServer)), sent(forgot, BuildServer)) == (1, [])
+    assert (server.row.leaf, server.row.phase) == (first, Phase.GRANTED)
 
 
 def test_refusals_of_all_leaves_are_an_error_with_every_reason(tree: Tree) -> None:
@@ -251,6 +265,18 @@ def test_leaf_that_has_lost_a_server_gets_its_open_wishes_again(tree: Tree) -> N
     tree.ask("east", server.id, StopServer())
     decision = server.tell(RecallServer(attempt=1))
     assert [(wake.record.body.action, wake.record.body.number) for wake in decision.wake] == [("server.stop", 2)]
+
+
+def test_wish_that_its_leaf_was_given_and_does_nothing_about_is_wished_again(tree: Tree) -> None:
+    server = active(tree)
+    tree.ask("east", server.id, StopServer())
+    digest = Digest(buckets=(0,) * BUCKETS)
+    tree.clock.advance(STALE_WISH / SECOND - 1)
+    assert server.tell(digest).wake == ()
+    tree.clock.advance(2)
+    assert [wake.record.body.number for wake in server.tell(digest).wake] == [2]
+    server.report(4, task_state="powering-off")
+    assert server.tell(digest).wake == ()
 
 
 def test_fault_of_the_leaf_is_shown(tree: Tree) -> None:
