@@ -9,7 +9,7 @@ The VM is started only after the grant, and the owner grants one attempt only: s
 
 from dataclasses import replace
 
-from cells.codec import pack
+from cells.codec import pack, unpack
 from cells.decision import NOTHING, Decision, Job, Remove
 from cells.errors import Refusal
 from cells.messages import (
@@ -34,7 +34,7 @@ from cells.rows import CounterRow, SettingRow, StoryRow
 from compute_cell import hosts
 from compute_cell.answers import NO_JOB, Here, fault, released, told
 from compute_cell.rows import GroupRow, HostRow, InstanceRow, Phase
-from compute_cell.tasks import DestroyTask, PrepareTask, StartTask
+from compute_cell.tasks import DestroyTask, PrepareTask, Sought, StartTask
 from xenapi_host import guests
 
 GENERATION = "generation"
@@ -84,7 +84,7 @@ def accept(here: Here, view: View, received: Received, body: BuildServer, now: I
     job = here.job(
         "build.prepare",
         instance,
-        PrepareTask(pool=instance.pool, attempt=body.attempt, spec=body.spec, on=hosts.facts(claim.host)),
+        _preparation(instance, claim.host),
     )
     accepted = Accepted(
         attempt=body.attempt, host=claim.host.name, epoch=epoch.value, sequence=sequence.value, trail=trail
@@ -159,23 +159,28 @@ def _is_open(instance: InstanceRow, owner: CellName, attempt: int) -> bool:
 
 
 def _start(here: Here, view: View, instance: InstanceRow, now: Instant) -> Decision:
+    host = view.get(HostRow, instance.host)
     task = StartTask(
         pool=instance.pool,
         attempt=instance.attempt,
         host=instance.host,
         agent=guests.has_agent(instance.spec.image),
         sealed=instance.spec.sealed,
-        classic=_preparation(instance, view.get(HostRow, instance.host)) if instance.spec.classic else None,
+        classic=_preparation(instance, host) if instance.spec.classic and host is not None else None,
     )
     job = here.job("build.start", instance, task)
     starting = replace(instance, job=job.id)
     return Decision(do=(job,), notes=("granted, starting",)) + here.changed(starting, now, task_state="spawning")
 
 
-def _preparation(instance: InstanceRow, host: HostRow | None) -> PrepareTask | None:
-    if host is None:
-        return None
-    return PrepareTask(pool=instance.pool, attempt=instance.attempt, spec=instance.spec, on=hosts.facts(host))
+def _preparation(instance: InstanceRow, host: HostRow) -> PrepareTask:
+    return PrepareTask(
+        pool=instance.pool,
+        owner=instance.owner,
+        attempt=instance.attempt,
+        spec=instance.spec,
+        on=hosts.facts(host),
+    )
 
 
 def discard(here: Here, view: View, received: Received, body: Discard, now: Instant) -> Decision:
@@ -183,7 +188,7 @@ def discard(here: Here, view: View, received: Received, body: Discard, now: Inst
     record = received.record
     instance = view.get(InstanceRow, record.server)
     if instance is None:
-        task = DestroyTask(pool="", attempt=body.attempt)
+        task = DestroyTask(pool="", owner=record.origin, attempt=body.attempt)
         job = Job(id=here.new_id(), kind="build.discard", server=record.server, lane="discard", body=pack(task))
         return Decision(do=(job,), notes=("not known here: the hosts are looked over",))
     if not _is_open(instance, record.origin, body.attempt):
@@ -270,6 +275,14 @@ def gone(here: Here, instance: InstanceRow, now: Instant) -> Decision:
     )
 
 
+def not_theirs(here: Here, instance: InstanceRow, now: Instant) -> Decision:
+    """There is a server of this id, and another API cell owns it: the one that asked has none here, and nothing of it
+    is kept that would stand in the way of the other's."""
+    told = here.changed(replace(instance, phase=Phase.GONE, job=NO_JOB), now, vm_state=VmState.DELETED, task_state="")
+    note = f"is not a server of {instance.owner}, which asked for it: left alone"
+    return Decision(save=(Remove(row=InstanceRow, key=(instance.id,)),), send=told.send, notes=(note,))
+
+
 def forget(here: Here, view: View, received: Received, body: Forget, now: Instant) -> Decision:
     """A tombstone has served its time, unless its owner has not seen it yet."""
     instance = view.get(InstanceRow, received.record.server)
@@ -346,9 +359,16 @@ def destroyed(here: Here, view: View, instance: InstanceRow, end: JobEnded, now:
         return _destroy_again(here, idle, end, now)
     rows = released(view, *claims(instance))
     sequence = _next_generation(view)
+    if instance.phase is Phase.UNDOING and _is_anothers(end):
+        return Decision(save=(*rows, *sequence)) + not_theirs(here, idle, now)
     if instance.phase is Phase.UNDOING:
         return Decision(save=(*rows, *sequence), notes=("gone",)) + gone(here, replace(idle, host="", pool=""), now)
     return Decision(save=(*rows, *sequence)) + here.changed(replace(idle, host="", pool="", moving=None), now, host="")
+
+
+def _is_anothers(end: JobEnded) -> bool:
+    said: Sought | None = unpack(Sought | None, end.result) if end.result else None
+    return said is not None and said.others
 
 
 def _destroy_again(here: Here, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
@@ -383,7 +403,8 @@ def undone_while_busy(here: Here, instance: InstanceRow, now: Instant) -> Decisi
 
 def _all_of(instance: InstanceRow) -> DestroyTask:
     moving = instance.moving
-    return DestroyTask(pool=instance.pool, also=moving.pool if moving and moving.pool != instance.pool else "")
+    also = moving.pool if moving and moving.pool != instance.pool else ""
+    return DestroyTask(pool=instance.pool, owner=instance.owner, also=also)
 
 
 def claims(instance: InstanceRow) -> tuple[tuple[str, Flavor], ...]:

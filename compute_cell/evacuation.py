@@ -143,6 +143,7 @@ def _begun(
         spec = replace(row.spec, flavor=row.state.flavor, sealed=sealed)
         task = ReplaceTask(
             pool=move.pool,
+            owner=row.owner,
             old_pool=row.pool,
             dead=row.host,
             attempt=row.attempt,

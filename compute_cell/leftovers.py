@@ -82,7 +82,7 @@ class Sweeping:
         awaited = view.find(LostCopyRow, Where(column="server", op="=", value=server))
         if held is None or awaited:  # the host with what is left of it is to return first
             return NOTHING
-        task = TidyTask(pool=pool, age=self.age(now), held=held)
+        task = TidyTask(pool=pool, age=self.age(now), held=held, owner=row.owner if row is not None else None)
         job = Job(
             id=here.new_id(),
             kind=TIDY,

@@ -85,6 +85,7 @@ def _task(view: View, instance: InstanceRow, spec: BuildSpec) -> RemakeTask:
     on: HostFacts = hosts.facts(host)
     return RemakeTask(
         pool=instance.pool,
+        owner=instance.owner,
         attempt=instance.attempt,
         number=instance.command.number,
         spec=spec,

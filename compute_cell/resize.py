@@ -45,6 +45,7 @@ def _begin(
     assert instance.command is not None
     task = ResizeTask(
         pool=instance.pool,
+        owner=instance.owner,
         attempt=instance.attempt,
         number=instance.command.number,
         spec=replace(instance.spec, flavor=flavor),

@@ -32,7 +32,7 @@ from compute_cell.answers import NO_JOB, Here, quiet, released
 from compute_cell.commands import next_one
 from compute_cell.reports import sums_for
 from compute_cell.rows import GroupRow, HostRow, InstanceRow, Phase, PoolRow
-from compute_cell.tasks import FindTask, Watched
+from compute_cell.tasks import FindTask, Sought, Watched
 from compute_cell.watching import SHOWN
 from xenapi_host.facts import Refound
 
@@ -192,7 +192,7 @@ def _blank(record: Record, body: RememberServer, view: View, now: Instant) -> In
 
 
 def _look(here: Here, view: View, row: InstanceRow, ran: bool) -> Decision:
-    task = FindTask(pools=tuple(pool.name for pool in view.all(PoolRow)), ran=ran)
+    task = FindTask(pools=tuple(pool.name for pool in view.all(PoolRow)), owner=row.owner, ran=ran)
     job = Job(id=here.new_id(), kind=FIND, server=row.id, lane=f"find {row.pool}", body=pack(task), request=row.request)
     return Decision(save=(replace(row, stale=True, job=job.id),), do=(job,), notes=("is looked for on the hosts",))
 
@@ -204,11 +204,13 @@ def found(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         return build.undone_while_busy(here, idle, now)
     if end.error:
         return Decision(save=(idle,), notes=(f"not looked for yet: {end.error}",))
-    seen: Refound | None = unpack(Refound | None, end.result)
+    said: Sought = unpack(Sought, end.result)
     sure = replace(idle, stale=False)
-    if seen is None:
+    if said.others:
+        return build.not_theirs(here, sure, now)
+    if said.seen is None:
         return _lost(here, sure, now)
-    after = _as_it_is(view, sure, seen)
+    after = _as_it_is(view, sure, said.seen)
     decision = Decision(save=_claimed(view, after), notes=("found again",))
     return decision + _sure(here, replace(after, state=quiet(after.state)), now)
 

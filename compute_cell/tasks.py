@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from cells.messages import Question
 from cells.model import BuildSpec, ImageRef, Incremental, PowerState
-from cells.names import Instant
-from xenapi_host.facts import HostFacts
+from cells.names import CellName, Instant
+from xenapi_host.facts import HostFacts, Refound
 from xenapi_host.leftovers import Age, Held
 
 
@@ -14,6 +14,7 @@ class PrepareTask:
     """Image, disks and VM record of a build attempt, on the host claimed for it; not started."""
 
     pool: str
+    owner: CellName
     attempt: int
     spec: BuildSpec
     on: HostFacts
@@ -35,9 +36,11 @@ class StartTask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestroyTask:
     """Remove every object of a server from its pool, and from `also` where it may have moved to; without a pool, from
-    all: what a leaf has forgotten may be on any. `attempt`: only what was made for this one; 0: everything."""
+    all: what a leaf has forgotten may be on any. `attempt`: only what was made for this one; 0: everything. Nothing of
+    another owner's goes."""
 
     pool: str
+    owner: CellName
     also: str = ""
     attempt: int = 0
 
@@ -76,6 +79,7 @@ class ResizeTask:
     `number`: the command's, which names the new copy."""
 
     pool: str
+    owner: CellName
     attempt: int
     number: int
     spec: BuildSpec
@@ -89,6 +93,7 @@ class RemakeTask:
     a guest agent, which is then told what is in `spec.sealed`."""
 
     pool: str
+    owner: CellName
     attempt: int
     number: int
     spec: BuildSpec
@@ -215,6 +220,7 @@ class ReplaceTask:
     of it in `old_pool` is set aside. `serial` names the new VM."""
 
     pool: str
+    owner: CellName
     old_pool: str
     dead: str
     attempt: int
@@ -287,10 +293,20 @@ class Watched:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindTask:
     """Look for a server on these pools. If it never ran, as far as its owner knows, what is there of it goes, unless it
-    runs."""
+    runs. One of another owner's is not taken for it."""
 
     pools: tuple[str, ...]
+    owner: CellName
     ran: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What is so on the hosts of a server that was looked for, or was to go. `others`: there is one of its id, and
+    another API cell owns it; it was left alone."""
+
+    seen: Refound | None = None
+    others: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,11 +336,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TidyTask:
-    """Remove what a server has on a pool without using it."""
+    """Remove what a server has on a pool without using it; of a server that the leaf knows, if it is its owner's."""
 
     pool: str
     age: Age
     held: Held
+    owner: CellName | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,10 @@ class BuildPlan:
         return tags.vm_name(self.server) + self.suffix
 
     @property
+    def owner(self) -> str:
+        return str(self.vm["other_config"].get(tags.OWNER, ""))
+
+    @property
     def root_claim(self) -> str:
         return self.claim("root")
 
@@ -82,9 +86,17 @@ class BuildPlan:
 
 
 def plan_build(
-    spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts, serial: int = 0, personal: Personal | None = None
+    spec: BuildSpec,
+    *,
+    server: bytes,
+    attempt: int,
+    host: HostFacts,
+    serial: int = 0,
+    personal: Personal | None = None,
+    owner: str = "",
 ) -> BuildPlan:
-    """Plan one VM on one host. For a resize: the spec with its new flavor, and the command's number as `serial`.
+    """Plan one VM on one host, for a server of the API cell `owner`. For a resize: the spec with its new flavor, and
+    the command's number as `serial`.
     Raises Permanent when the image is of a kind that cannot be built from, or too large for the flavor."""
     _refuse_classic(spec) if spec.classic else _refuse_image(spec)
     disks = _disks(spec, server, personal or Personal())
@@ -97,7 +109,7 @@ def plan_build(
         image=spec.image,
         flavor=spec.flavor,
         root_bytes=spec.flavor.disk_gib * GIB,
-        vm=_vm_record(spec, server, attempt, serial, host, disks),
+        vm=_vm_record(spec, server, attempt, serial, host, disks, owner),
         vifs=(VifPlan(device=0, network=host.network, mac=tags.mac(server, 0)),),
         disks=disks,
         auto_disk_config=spec.auto_disk_config,
@@ -105,11 +117,13 @@ def plan_build(
     )
 
 
-def plan_rescue(spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts, serial: int) -> BuildPlan:
+def plan_rescue(
+    spec: BuildSpec, *, server: bytes, attempt: int, host: HostFacts, serial: int, owner: str = ""
+) -> BuildPlan:
     """Plan the VM that looks after a server's disk: the spec's flavor and image, a disk of the image's size, a name
     of its own."""
     plain = replace(spec, flavor=replace(spec.flavor, ephemeral_gib=0, swap_mib=0), config_drive=False)
-    plan = plan_build(plain, server=server, attempt=attempt, host=host, serial=serial)
+    plan = plan_build(plain, server=server, attempt=attempt, host=host, serial=serial, owner=owner)
     vm = {**plan.vm, "name_label": plan.name + tags.RESCUE_SUFFIX}
     return replace(plan, vm=vm, suffix=tags.RESCUE_SUFFIX, root_bytes=0, auto_disk_config=False)
 
@@ -188,7 +202,13 @@ def _refuse_image(spec: BuildSpec) -> None:
 
 
 def _vm_record(
-    spec: BuildSpec, server: bytes, attempt: int, serial: int, host: HostFacts, disks: tuple[DiskPlan, ...]
+    spec: BuildSpec,
+    server: bytes,
+    attempt: int,
+    serial: int,
+    host: HostFacts,
+    disks: tuple[DiskPlan, ...],
+    owner: str,
 ) -> dict[str, Any]:
     memory = str(spec.flavor.ram_mib * MIB)
     vcpus = str(spec.flavor.vcpus)
@@ -229,6 +249,7 @@ def _vm_record(
             tags.SERIAL: str(serial),
             tags.IMAGE: spec.image.id,
             tags.STORAGE: host.storage,
+            **({tags.OWNER: owner} if owner else {}),
             **({tags.DISKS: " ".join(disk.name for disk in disks)} if disks else {}),
         },
     }

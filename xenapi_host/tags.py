@@ -12,6 +12,7 @@ from cells.names import id_from_text, id_text
 
 SERVER = "celltree_server"  # VM: the server's id
 ATTEMPT = "celltree_attempt"  # VM: the owner's try to place the server
+OWNER = "celltree_owner"  # VM: the API cell that owns the server
 SERIAL = "celltree_serial"  # VM: 0 for the build, the command's number for a resize
 IMAGE = "celltree_image"  # VM: the image that its root disk is cloned from
 STORAGE = "celltree_storage"  # VM: the uuid of the SR of its root disk

@@ -4,7 +4,7 @@ from cells.decision import Job
 from cells.model import PowerState
 from cells.ports import Journal
 from compute_cell import guest_work
-from compute_cell.tasks import DestroyTask, FindTask, Outcome, PrepareTask, StartTask
+from compute_cell.tasks import DestroyTask, FindTask, Outcome, PrepareTask, Sought, StartTask
 from compute_cell.work.tools import Kinds, Tools, personal_of
 from xenapi_host import driver
 from xenapi_host.driver.refind import refind
@@ -45,25 +45,40 @@ def _finish_classic(tools: Tools, job: Job, task: StartTask, journal: Journal) -
     return note
 
 
-def destroy(tools: Tools, job: Job, task: DestroyTask, journal: Journal) -> None:
+def destroy(tools: Tools, job: Job, task: DestroyTask, journal: Journal) -> Sought:
+    others = False
     for pool in filter(None, (task.pool, task.also)) if task.pool else tools.pools.names():
-        driver.destroy(tools.session(pool, journal), job.server, attempt=task.attempt or None)
+        session = tools.session(pool, journal)
+        try:
+            driver.destroy(session, job.server, attempt=task.attempt or None, owner=task.owner)
+        except driver.BelongsToAnother:
+            others = True
+    return Sought(others=others)
 
 
-def find(tools: Tools, job: Job, task: FindTask, journal: Journal) -> Refound | None:
+def find(tools: Tools, job: Job, task: FindTask, journal: Journal) -> Sought:
+    try:
+        return Sought(seen=_found(tools, job, task, journal))
+    except driver.BelongsToAnother:
+        return Sought(others=True)
+
+
+def _found(tools: Tools, job: Job, task: FindTask, journal: Journal) -> Refound | None:
     for pool in task.pools:
         session = tools.session(pool, journal)
-        seen = refind(session, job.server)
+        seen = refind(session, job.server, task.owner)
         if seen is not None and (task.ran or seen.power_state is not PowerState.HALTED):
             return seen
         if not task.ran:
-            driver.destroy(session, job.server)
+            driver.destroy(session, job.server, owner=task.owner)
     return None
 
 
 def _plan(tools: Tools, job: Job, task: PrepareTask) -> BuildPlan:
     personal = personal_of(tools.secrets(task.spec.sealed))
-    return plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal)
+    return plan_build(
+        task.spec, server=job.server, attempt=task.attempt, host=task.on, personal=personal, owner=task.owner
+    )
 
 
 KINDS: Kinds = {

@@ -29,7 +29,9 @@ def replace(tools: Tools, job: Job, task: ReplaceTask, journal: Journal) -> None
         if task.old_pool == task.pool:
             raise
         # The pool was this host, or went with it: what is left there is set aside when it answers again.
-    plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.serial)
+    plan = plan_build(
+        task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.serial, owner=task.owner
+    )
     session, headers = tools.session(task.pool, journal), tools.headers(task.spec.sealed)
     driver.replace_lost(session, plan, journal, start=task.start, headers=headers)
 

@@ -52,7 +52,7 @@ def sweep(tools: Tools, job: Job, task: SweepTask, journal: Journal) -> Found:
 
 
 def tidy(tools: Tools, job: Job, task: TidyTask, journal: Journal) -> tuple[str, ...]:
-    return driver.tidy(tools.session(task.pool, journal), job.server, task.held, task.age)
+    return driver.tidy(tools.session(task.pool, journal), job.server, task.held, task.age, task.owner or "")
 
 
 def measure(tools: Tools, job: Job, task: MeasureTask, journal: Journal) -> Measured:

@@ -67,6 +67,7 @@ def rebuild(tools: Tools, job: Job, task: RemakeTask, journal: Journal) -> Outco
         host=task.on,
         serial=task.number,
         personal=personal_of(secrets),
+        owner=task.owner,
     )
     session, headers = tools.unleased(task.pool), tools.headers(task.spec.sealed)
     made = driver.rebuild(session, plan, journal, headers=headers, keep_config=task.keep_config)
@@ -79,7 +80,9 @@ def rebuild(tools: Tools, job: Job, task: RemakeTask, journal: Journal) -> Outco
 
 
 def rescue(tools: Tools, job: Job, task: RemakeTask, journal: Journal) -> Outcome:
-    plan = plan_rescue(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
+    plan = plan_rescue(
+        task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number, owner=task.owner
+    )
     session, headers = tools.unleased(task.pool), tools.headers(task.spec.sealed)
     driver.rescue(session, plan, journal, headers=headers, clean_seconds=tools.clean_seconds)
     if not task.agent:
@@ -92,7 +95,9 @@ def unrescue(tools: Tools, job: Job, task: UnrescueTask, journal: Journal) -> No
 
 
 def resize(tools: Tools, job: Job, task: ResizeTask, journal: Journal) -> Outcome:
-    plan = plan_build(task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number)
+    plan = plan_build(
+        task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number, owner=task.owner
+    )
     session = tools.session(task.pool, journal)
     made = driver.resize(session, plan, journal, clean_seconds=tools.clean_seconds)
     return Outcome(power_state=made.power_state, note=made.note)

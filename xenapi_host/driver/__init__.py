@@ -37,7 +37,7 @@ from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_re
 from xenapi_host.driver.shares import set_shares
 from xenapi_host.driver.snapshot import Uploaded, snapshot
 from xenapi_host.driver.usage import disk_usage
-from xenapi_host.driver.vms import rename
+from xenapi_host.driver.vms import BelongsToAnother, rename
 from xenapi_host.driver.volumes import (
     Place,
     PoolVolume,
@@ -54,6 +54,7 @@ from xenapi_host.driver.xenstore import put_metadata, put_network, read_live, wr
 
 __all__ = [
     "BackedUp",
+    "BelongsToAnother",
     "ClassicSource",
     "Diagnostics",
     "Foreign",

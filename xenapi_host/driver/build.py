@@ -43,12 +43,27 @@ def prepare_build(
 ) -> Prepared:
     """Make the VM of a build with all it has, not started; what an earlier try has made is used.
 
-    `headers` go with the image's download (a token); they are kept nowhere. Raises Temporary, Permanent,
-    Refusal(no_room), and what journal.check() raises between two steps; `destroy` undoes a part-made build."""
+    `headers` go with the image's download (a token); they are kept nowhere. Raises Temporary, Permanent (of which
+    BelongsToAnother), Refusal(no_room), and what journal.check() raises between two steps; `destroy` undoes a part-made
+    build."""
     journal.check()
-    found = [vm for vm in vms.current(session, plan.server, plan.attempt) if vm.serial == plan.serial]
-    vm = make(session, plan, found, journal, headers or {})
+    vm = make(session, plan, made_before(session, plan), journal, headers or {})
     return Prepared(vm_uuid=str(session.call("VM.get_uuid", vm)), note=root_disk.note(journal))
+
+
+def made_before(session: Session, plan: BuildPlan) -> list[Vm]:
+    """What earlier tries have made of the plan's VM. More than one only where the answer to VM.create was lost."""
+    there = vms.current(session, plan.server)
+    vms.refuse_others(there, plan.owner)
+    return [vm for vm in there if (vm.attempt, vm.serial) == (plan.attempt, plan.serial)]
+
+
+def without_doubles(session: Session, found: Sequence[Vm]) -> Vm | None:
+    """The first of a plan's VMs, the only one then."""
+    for double in found[1:]:
+        with disks.gone_is_fine():
+            session.call("VM.destroy", double.ref)
+    return found[0] if found else None
 
 
 Along = Callable[[str], Mapping[str, str]]
@@ -64,11 +79,9 @@ def make(
 ) -> str:
     """The plan's VM (its reference) with all it has, not started. `found`: what earlier tries have made of it; `along`
     gives the disks that need not be made: name -> reference."""
-    for double in found[1:]:  # the answer to an earlier VM.create was lost, and another was made
-        with disks.gone_is_fine():
-            session.call("VM.destroy", double.ref)
-    if found:
-        return _resumed(session, plan, found[0], journal, headers, along)
+    before = without_doubles(session, found)
+    if before is not None:
+        return _resumed(session, plan, before, journal, headers, along)
     image = images.cached(session, plan, headers)
     journal.check()
     vm = str(session.call("VM.create", dict(plan.vm)))

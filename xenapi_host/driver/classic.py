@@ -100,13 +100,10 @@ def _power_on(session: Session, plan: BuildPlan, source: ClassicSource, guest: s
 
 def _root(session: Session, plan: BuildPlan) -> str:
     """The plan's root disk, attached to its halted VM, by which both are found again; made if they are not there."""
-    found = [vm for vm in vms.current(session, plan.server, plan.attempt) if vm.serial == plan.serial]
-    for double in found[1:]:  # the answer to an earlier VM.create was lost, and another was made
-        with disks.gone_is_fine():
-            session.call("VM.destroy", double.ref)
-    if found and (root := disks.root(session, found[0])) is not None:
+    before = build.without_doubles(session, build.made_before(session, plan))
+    if before is not None and (root := disks.root(session, before)) is not None:
         return root.ref
-    vm = found[0].ref if found else str(session.call("VM.create", dict(plan.vm)))
+    vm = before.ref if before is not None else str(session.call("VM.create", dict(plan.vm)))
     disk = data_disks.claimed(session, plan.server, "root", plan.root_claim) or disks.create(
         session, plan.server, "root", plan.root_claim, session.handle("SR", plan.storage), plan.root_bytes
     )

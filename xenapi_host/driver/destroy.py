@@ -15,11 +15,15 @@ from xenapi_host.session import Session, XenFailure
 
 
 @telling("delete the server")
-def destroy(session: Session, server: bytes, *, attempt: int | None = None) -> None:
-    """Remove a server, or one attempt to build it, from the pool with all its disks, at once and by force. Disks that
-    are not ours (volumes) are only detached. Nothing there is success. Raises Temporary or Permanent; to be called
-    again after Temporary."""
-    found = [vm for vm in vms.every(session, server) if attempt is None or vm.attempt == attempt]
+def destroy(session: Session, server: bytes, *, attempt: int | None = None, owner: str = "") -> None:
+    """Remove a server of this owner, or one attempt to build it, from the pool with all its disks, at once and by
+    force. Disks that are not ours (volumes) are only detached. Nothing there is success. Raises Temporary, to be called
+    again then, or Permanent; BelongsToAnother before anything is touched, if all there is of it is another owner's."""
+    there = vms.every(session, server)
+    own = [vm for vm in there if vms.is_of(vm, owner)]
+    if not own:
+        vms.refuse_others(there, owner)
+    found = [vm for vm in own if attempt is None or vm.attempt == attempt]
     for vm in found:
         power_off(session, vm, clean_seconds=0)
     mine = "" if attempt is None else tags.attempt_prefix(server, attempt)

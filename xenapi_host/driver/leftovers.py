@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cells.errors import Permanent, Temporary
 from xenapi_host import tags
-from xenapi_host.driver import disks, images
+from xenapi_host.driver import disks, images, vms
 from xenapi_host.driver.destroy import remove_vm
 from xenapi_host.driver.errors import telling
 from xenapi_host.driver.plugin import call_plugin
@@ -49,16 +49,17 @@ def find_leftovers(session: Session, age: Age) -> Swept:
 
 
 @telling("remove what nobody uses")
-def tidy(session: Session, server: bytes, held: Held, age: Age) -> tuple[str, ...]:
+def tidy(session: Session, server: bytes, held: Held, age: Age, owner: str = "") -> tuple[str, ...]:
     """Remove what a server has on this pool without using it, for long enough; the names of what went. To be called
     while nothing else is done with the server. Nothing goes of a server that is to be here and has no VM with disks; of
-    one that nobody knows only VMs without disks go: a disk may hold what somebody misses."""
+    one that nobody knows only VMs without disks go: a disk may hold what somebody misses. BelongsToAnother if the
+    server is here and not this owner's."""
     machines, virtual_disks, storages = _all(session)
+    own = {ref: vm for ref, vm in machines.items() if tags.server_of(vm["other_config"]) == server}
+    vms.refuse_others((Vm(ref=ref, record=vm) for ref, vm in own.items()), owner)
     its = [leftover for leftover in unused(machines, virtual_disks, storages) if leftover.server == server]
     lost = {leftover.ref for leftover in its if leftover.is_lost}
-    has_disks = any(
-        vm["VBDs"] and ref not in lost and tags.server_of(vm["other_config"]) == server for ref, vm in machines.items()
-    )
+    has_disks = any(vm["VBDs"] and ref not in lost for ref, vm in own.items())
     removed = []
     for leftover in its:
         may_go = leftover.is_lost or (has_disks if held is Held.HERE else held is Held.GONE or leftover.of == "VM")
@@ -66,7 +67,7 @@ def tidy(session: Session, server: bytes, held: Held, age: Age) -> tuple[str, ..
             continue
         with disks.gone_is_fine():
             if leftover.is_lost:
-                remove_vm(session, server, Vm(ref=leftover.ref, record=machines[leftover.ref]))
+                remove_vm(session, server, Vm(ref=leftover.ref, record=own[leftover.ref]))
             else:
                 session.call(f"{leftover.of}.destroy", leftover.ref)
         removed.append(leftover.name)

@@ -99,6 +99,9 @@ def _send(session: Session, target: Session, vm: Vm, to: HostFacts, journal: Jou
     found = disks.attached(session, vm.ref).values()
     if any(_is_foreign(session, ref) for ref in found):
         raise Permanent("the server has a volume, which cannot go to another pool; detach it first")
+    server = tags.server_of(vm.tags)
+    assert server is not None
+    vms.refuse_others(vms.every(target, server), vm.tags.get(tags.OWNER, ""))
     drop_base(session, vm)
     disk_map = dict.fromkeys(found, storage)
     interfaces = dict.fromkeys(vm.record["VIFs"], network)

@@ -10,10 +10,11 @@ from xenapi_host.session import Session
 
 
 @telling("find the server again")
-def refind(session: Session, server: bytes) -> Refound | None:
-    """The server as it stands on the pool, or None. Raises Temporary."""
+def refind(session: Session, server: bytes, owner: str) -> Refound | None:
+    """The server of this owner as it stands on the pool, or None. Raises Temporary, BelongsToAnother."""
     kept = vms.originals(session, server)
     found = vms.current(session, server) or kept
+    vms.refuse_others(found, owner)
     if not found:
         return None
     vm = found[0]

@@ -54,6 +54,7 @@ def replace_lost(
     """Make the server as the plan says, started if `start`; what was set aside is not looked at. After a Permanent
     error or a refusal nothing of it is left; after Temporary this is to be called again, or `remove_copy`."""
     journal.check()
+    vms.refuse_others(vms.current(session, plan.server), plan.owner)
     try:
         made = make(session, plan, _copies(session, plan.server, plan.serial), journal, headers or {})
     except XenFailure as failure:

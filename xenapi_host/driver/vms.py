@@ -1,6 +1,6 @@
 """The VMs of a server as they stand on the pool, found by name and told by their tags."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,10 @@ from cells.names import id_text
 from xenapi_host import tags
 from xenapi_host.driver.errors import telling
 from xenapi_host.session import Session, XenFailure
+
+
+class BelongsToAnother(Permanent):
+    """The pool has a server of this id, and it is owned by another API cell than the one that asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +121,17 @@ def lost(session: Session, server: bytes) -> list[Vm]:
 def every(session: Session, server: bytes) -> list[Vm]:
     """Every VM of the server: the ones that can have its disks besides their own come first."""
     return [*rescuers(session, server), *current(session, server), *originals(session, server)]
+
+
+def is_of(vm: Vm, owner: str) -> bool:
+    """Whether a VM may be this API cell's: it names it as its owner, or none, or it is not asked by whom ("")."""
+    return not owner or vm.tags.get(tags.OWNER, owner) == owner
+
+
+def refuse_others(found: Iterable[Vm], owner: str) -> None:
+    """BelongsToAnother if one of a server's VMs is another API cell's."""
+    if not all(is_of(vm, owner) for vm in found):
+        raise BelongsToAnother("the host has a server of this id that belongs to another API cell")
 
 
 def the_one(session: Session, server: bytes, attempt: int | None = None) -> Vm:

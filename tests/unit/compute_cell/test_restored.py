@@ -26,6 +26,7 @@ from cells.model import CellRecord, Generation, InstanceState, PowerState, VmSta
 from cells.rows import CounterRow, SettingRow
 from compute_cell.build import RESTORING
 from compute_cell.rows import HostRow, InstanceRow, Phase
+from compute_cell.tasks import Sought
 from tests.support.embedded import SMALL, TINY, Tree, make_tree
 from tests.support.invariants import validate
 from tests.unit.compute_cell.test_decisions import Server, running, sent, spec
@@ -70,7 +71,7 @@ def memory_of(server: Server, **changes: Any) -> RememberServer:
 
 def found(server: Server, seen: Refound | None) -> Decision:
     job = next(job for job in server.jobs if job.id == server.row.job)
-    return server.tell(JobEnded(job=job.id, kind=job.kind, result=pack(seen)), origin="leaf")
+    return server.tell(JobEnded(job=job.id, kind=job.kind, result=pack(Sought(seen=seen))), origin="leaf")
 
 
 def vm_of(server: Server, host: str, **changes: Any) -> Refound:
