@@ -41,6 +41,8 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
         return _delete(here, market, view, row, received, body, command, now)
     if all(wish.number != body.number for wish in row.intents):
         return NOTHING  # it was wished again for a leaf that had lost it, and is over meanwhile
+    if row.phase in (Phase.PLACING, Phase.OFFERED):
+        return Decision(wake=(here.wake(now + SECOND // 2, body, row, received),))
     if row.phase is not Phase.GRANTED:
         return _not_now(here, row, body.number, "the server is not held by any leaf", now)
     if any(wish.number < body.number and wish.action != "place" for wish in row.intents):

@@ -10,7 +10,7 @@ The VM is started only after the grant, and the owner grants one attempt only: s
 from dataclasses import replace
 
 from cells.codec import pack, unpack
-from cells.decision import NOTHING, Decision, Job, Remove
+from cells.decision import NOTHING, Decision, Job, Remove, Wake
 from cells.errors import Refusal
 from cells.messages import (
     Accepted,
@@ -19,6 +19,7 @@ from cells.messages import (
     DestroyDue,
     Discard,
     Forget,
+    GoOn,
     Grant,
     GrantDue,
     JobEnded,
@@ -340,7 +341,7 @@ def started(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: I
     if end.error:
         return _failed(here, idle, end.error, now)
     notes = [note for note in (idle.state.note, told(idle.state, end).note) if note]
-    return Decision(notes=("active",)) + here.changed(
+    return Decision(notes=("active",), wake=waiting(here, idle, now)) + here.changed(
         idle,
         now,
         note="; ".join(dict.fromkeys(notes)),
@@ -350,6 +351,11 @@ def started(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: I
         launched_at=now,
         progress=100,
     )
+
+
+def waiting(here: Here, instance: InstanceRow, now: Instant) -> tuple[Wake, ...]:
+    """Commands that have come meanwhile begin in a decision of their own, which sees the rows of this one."""
+    return (here.wake(now, GoOn(), instance),) if instance.queue else ()
 
 
 def destroyed(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
@@ -363,7 +369,9 @@ def destroyed(here: Here, view: View, instance: InstanceRow, end: JobEnded, now:
         return Decision(save=(*rows, *sequence)) + not_theirs(here, idle, now)
     if instance.phase is Phase.UNDOING:
         return Decision(save=(*rows, *sequence), notes=("gone",)) + gone(here, replace(idle, host="", pool=""), now)
-    return Decision(save=(*rows, *sequence)) + here.changed(replace(idle, host="", pool="", moving=None), now, host="")
+    return Decision(save=(*rows, *sequence), wake=waiting(here, idle, now)) + here.changed(
+        replace(idle, host="", pool="", moving=None), now, host=""
+    )
 
 
 def _is_anothers(end: JobEnded) -> bool:

@@ -216,8 +216,7 @@ def found(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
 
 
 def _sure(here: Here, row: InstanceRow, now: Instant) -> Decision:
-    # What waits begins in a decision of its own: it must see the room that this one takes.
-    return here.changed(row, now) + Decision(wake=(here.wake(now, GoOn(), row),) if row.queue else ())
+    return here.changed(row, now) + Decision(wake=build.waiting(here, row, now))
 
 
 def _lost(here: Here, instance: InstanceRow, now: Instant) -> Decision:

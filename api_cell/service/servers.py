@@ -474,8 +474,9 @@ def _saved(api: Api, unit: Unit, row: ServerRow) -> ServerRow:
 
 
 def _told(api: Api, unit: Unit, row: ServerRow, command: SetMetadata | RenameServer) -> ServerRow:
-    """Save what is new, and have the leaf told, in its turn among the server's other wishes."""
-    if row.phase is not Phase.GRANTED or not row.leaf:
+    """Save what is new, and have the leaf told, in its turn among the server's other wishes. A server that no leaf has
+    been asked for yet is offered as it is now."""
+    if row.phase not in (Phase.OFFERED, Phase.GRANTED) or not row.leaf:
         return _saved(api, unit, row)
     now = api.clock()
     wish = OpenIntent(

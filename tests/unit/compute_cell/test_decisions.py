@@ -19,6 +19,7 @@ from cells.messages import (
     DestroyDue,
     Discard,
     Forget,
+    GoOn,
     Grant,
     GrantDue,
     InstanceReport,
@@ -26,6 +27,7 @@ from cells.messages import (
     RebootServer,
     RecallServer,
     Refused,
+    RenameServer,
     ResizeServer,
     StartServer,
     StopServer,
@@ -250,6 +252,23 @@ def test_secret_for_the_image_is_forgotten_when_it_has_served(tree: Tree) -> Non
     server.run(server.build(sealed=b"secret"))
     server.end()
     assert server.row.spec.sealed == b""
+
+
+@pytest.mark.parametrize("error", ["", "the image is no image"], ids=["active", "failed"])
+def test_command_that_comes_while_the_build_goes_on_is_done_when_it_is_over(tree: Tree, error: str) -> None:
+    server = Server(tree)
+    server.run(server.build())
+    server.tell(Grant(attempt=1))
+    server.run(server.end())
+    assert server.tell(RenameServer(name="new"), number=2).do == ()
+    over = server.run(server.end(error))
+    if error:
+        over = server.end()  # what there was of it is removed
+    (wake,) = [wake for wake in over.wake if isinstance(wake.record.body, GoOn)]
+    begun = tree.decide("leaf", wake.record)
+    assert [job.kind for job in begun.do] == ([] if error else ["server.guest"])
+    assert server.row.number == (2 if error else 1)
+    assert server.row.failed == ((2, "the server was never built") if error else None)
 
 
 # --- deletes ---
