@@ -92,7 +92,7 @@ def test_server_that_is_found_again_has_its_volumes(house: House) -> None:
     first, second = house.a_volume(), house.a_volume()
     driver.attach_volume(house.session, SERVER, first, "p", _at(house, device=10))
     driver.attach_volume(house.session, SERVER, second, "p", _at(house, device=9))
-    found = refind(house.session, SERVER)
+    found = refind(house.session, SERVER, "east")
     assert found is not None
     assert found.volumes == (Volume(id=second, device=9), Volume(id=first, device=10))
 
