@@ -96,6 +96,19 @@ def quiet(state: InstanceState) -> InstanceState:
 
 def released(view: View, *claims: tuple[str, Flavor]) -> tuple[HostRow | GroupRow, ...]:
     """The rows of hosts and storage groups with these claims, (host, flavor), given back; several may share a host."""
+    return _changed(view, claims, hosts.give_back)
+
+
+def claimed(view: View, *claims: tuple[str, Flavor]) -> tuple[HostRow | GroupRow, ...]:
+    """The same rows with these claims taken off, whatever is left then."""
+    return _changed(view, claims, hosts.take)
+
+
+def _changed(
+    view: View,
+    claims: tuple[tuple[str, Flavor], ...],
+    change: Callable[[HostRow, GroupRow | None, Flavor], hosts.Claim],
+) -> tuple[HostRow | GroupRow, ...]:
     on_hosts: dict[str, HostRow] = {}
     groups: dict[str, GroupRow] = {}
     for uuid, flavor in claims:
@@ -103,7 +116,7 @@ def released(view: View, *claims: tuple[str, Flavor]) -> tuple[HostRow | GroupRo
         if host is None:
             continue
         group = (groups.get(host.group) or view.get(GroupRow, host.group)) if host.group else None
-        after = hosts.give_back(host, group, flavor)
+        after = change(host, group, flavor)
         on_hosts[uuid] = after.host
         if after.group is not None:
             groups[after.group.name] = after.group

@@ -27,11 +27,11 @@ from cells.names import NEVER, CellName, Instant, id_text
 from cells.ports import View, Where
 from cells.record import Received, Record
 from cells.rows import CounterRow, JobRow, SettingRow
-from compute_cell import build, hosts
-from compute_cell.answers import NO_JOB, Here, quiet, released
+from compute_cell import build
+from compute_cell.answers import NO_JOB, Here, claimed, quiet, released
 from compute_cell.commands import next_one
 from compute_cell.reports import sums_for
-from compute_cell.rows import GroupRow, HostRow, InstanceRow, Phase, PoolRow
+from compute_cell.rows import HostRow, InstanceRow, Phase, PoolRow
 from compute_cell.tasks import FindTask, Sought, Watched
 from compute_cell.watching import SHOWN
 from xenapi_host.facts import Refound
@@ -211,7 +211,8 @@ def found(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
     if said.seen is None:
         return _lost(here, sure, now)
     after = _as_it_is(view, sure, said.seen)
-    decision = Decision(save=_claimed(view, after), notes=("found again",))
+    # It is there, so it is counted, whatever else was given the room meanwhile.
+    decision = Decision(save=claimed(view, *build.claims(after)), notes=("found again",))
     return decision + _sure(here, replace(after, state=quiet(after.state)), now)
 
 
@@ -271,23 +272,6 @@ def _as_it_is(view: View, row: InstanceRow, seen: Refound) -> InstanceRow:
 
 def _fitting(seen: Refound, *flavors: Flavor) -> Flavor:
     return next((flavor for flavor in flavors if flavor.ram_mib == seen.ram_mib), flavors[0])
-
-
-def _claimed(view: View, row: InstanceRow) -> tuple[HostRow | GroupRow, ...]:
-    """The rows of hosts and storage groups with all that the server takes taken off. It is there, so it is counted,
-    whatever else was given the room meanwhile."""
-    on: dict[str, HostRow] = {}
-    groups: dict[str, GroupRow] = {}
-    for uuid, flavor in build.claims(row):
-        host = on.get(uuid) or view.get(HostRow, uuid)
-        if host is None:
-            continue
-        group = (groups.get(host.group) or view.get(GroupRow, host.group)) if host.group else None
-        claim = hosts.take(host, group, flavor)
-        on[uuid] = claim.host
-        if claim.group is not None:
-            groups[claim.group.name] = claim.group
-    return (*on.values(), *groups.values())
 
 
 def _host(view: View, uuid: str) -> HostRow | None:
