@@ -21,6 +21,7 @@ from cells.errors import CelltreeError, LeaseLost, Refusal, Temporary
 from cells.messages import JobEnded
 from cells.names import SECOND, Instant
 from cells.ports import Clock, Role, Store
+from cells.record import NO_SERVER
 from cells.rows import JobRow, JournalRow, LeaseRow
 
 TRIES = 6
@@ -174,7 +175,8 @@ class Jobs:
             return self._later[0][0] if self._later else None
 
     def close(self, wait: bool = True) -> None:
-        """Take no new jobs; running ones are given the time to reach their end if `wait`."""
+        """Take no new jobs; running ones are given the time to reach their end if `wait`, or their next check where
+        they are about no server."""
         with self._lock:
             self._closed = True
             self._ready.clear()
@@ -201,7 +203,7 @@ class Jobs:
 
     def _run(self, row: JobRow, epoch: int) -> None:
         journal = StoreJournal(
-            self._store, row, epoch, stopping=lambda job: self._stop_early.get(job, ""), held=self._held
+            self._store, row, epoch, stopping=lambda job: self._reason_to_stop(row), held=self._held
         )
         again: float | None = None
         end: JobEnded | None = None
@@ -230,6 +232,11 @@ class Jobs:
             log.exception("job %s of server %s failed in an unforeseen way", row.kind, row.server.hex())
             end = JobEnded(job=row.id, kind=row.kind, lane=row.lane, error="an internal error; see the cell's log")
         self._leave(row, epoch, end, again)
+
+    def _reason_to_stop(self, row: JobRow) -> str:
+        # What a cell does for itself is no loss half done: the next daemon begins it anew.
+        ending = "the daemon is ending" if self._closed and row.server == NO_SERVER else ""
+        return self._stop_early.get(row.id, "") or ending
 
     def _leave(self, row: JobRow, epoch: int, end: JobEnded | None, again: float | None) -> None:
         with self._lock:

@@ -21,10 +21,14 @@ from compute_cell.tasks import (
 from compute_cell.work.tools import Counting, Kinds, Tools
 from xenapi_host import driver
 from xenapi_host.facts import GIB, HostFacts, PoolFacts
+from xenapi_host.session import Session
+
+SLICE = 1.5
+"""For how long (seconds) a pool is asked to wait for events at a time: a daemon that is to end waits for the answer."""
 
 
 def watch(tools: Tools, job: Job, task: WatchTask, journal: Journal) -> Watched:
-    seen = driver.look(tools.unleased(task.pool), task.token, wait=task.wait)
+    seen = wait_and_look(tools.unleased(task.pool), task, journal)
     return Watched(
         pool=task.pool,
         token=seen.token,
@@ -39,6 +43,18 @@ def watch(tools: Tools, job: Job, task: WatchTask, journal: Journal) -> Watched:
             SeenForeign(host=host, count=each.count, memory_mib=each.memory_mib) for host, each in seen.foreign.items()
         ),
     )
+
+
+def wait_and_look(session: Session, task: WatchTask, journal: Journal) -> driver.Looked:
+    """The pool's VMs, when something has happened to one or the time is over."""
+    token, left = task.token, task.wait
+    while True:
+        journal.check()
+        seen = driver.look(session, token, wait=min(left, SLICE))
+        left -= SLICE
+        if not seen.quiet or left <= 0:
+            return seen
+        token = seen.token
 
 
 def clear_cache(tools: Tools, job: Job, task: ClearCacheTask, journal: Journal) -> int:

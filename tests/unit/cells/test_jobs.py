@@ -60,9 +60,9 @@ class Desk:
         )
         self._store = store
 
-    def start(self, number: int = 1, epoch: int = 4, lane: str = "host") -> JobRow:
+    def start(self, number: int = 1, epoch: int = 4, lane: str = "host", server: bytes = NO_SERVER) -> JobRow:
         row = JobRow(
-            id=number.to_bytes(16, "big"), shard=0, kind="k", server=NO_SERVER, lane=lane, request="", started=NOW,
+            id=number.to_bytes(16, "big"), shard=0, kind="k", server=server, lane=lane, request="", started=NOW,
             body=b"",
         )  # fmt: skip
         with self._store.unit() as unit:
@@ -113,6 +113,20 @@ def test_job_that_waits_for_another_try_is_stopped_at_once(store: SqlStore) -> N
     desk.jobs.turn(desk.now)
     assert desk.run() == 1
     assert [end.error for end in desk.ends] == ["the server is being deleted"]
+
+
+@pytest.mark.parametrize(
+    ("server", "error"), [(NO_SERVER, "the daemon is ending"), (b"s" * 16, "")], ids=["of no server", "of a server"]
+)
+def test_daemon_that_ends_waits_for_jobs_of_servers_only(store: SqlStore, server: bytes, error: str) -> None:
+    def ended_meanwhile(journal: Journal) -> None:
+        desk.jobs.close()
+        journal.check()
+
+    desk = Desk(store, Work(ended_meanwhile))
+    desk.start(server=server)
+    desk.run()
+    assert [end.error for end in desk.ends] == [error]
 
 
 @pytest.mark.parametrize(
