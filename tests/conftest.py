@@ -19,6 +19,7 @@ from tests.support.servers import (  # noqa: F401  (pytest finds fixtures by the
 LEFTOVERS = pytest.StashKey[list[str]]()
 # Processes that were told to end may take a moment, above all on a busy machine.
 PATIENCE_SECONDS = 10.0
+STEPS = "steps of "  # what a test records that strikes at each step of an operation, with its name
 
 
 def _is_first_process(config: pytest.Config) -> bool:
@@ -55,8 +56,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    _show_steps(terminalreporter)
     forgotten = terminalreporter.config.stash.get(LEFTOVERS, [])
     if forgotten:
         terminalreporter.section("processes that tests forgot to end", red=True)
         for line in forgotten:
             terminalreporter.write_line(line[:300], red=True)
+
+
+def _show_steps(terminalreporter: pytest.TerminalReporter) -> None:
+    """At how many steps each operation was struck, by tests that enumerate them."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    counted = {
+        (report.location[0], name.removeprefix(STEPS)): count
+        for report in reports
+        for name, count in report.user_properties
+        if name.startswith(STEPS)
+    }
+    if counted:
+        terminalreporter.section("steps that operations were struck at, before and after each")
+        for (file, operation), count in sorted(counted.items()):
+            terminalreporter.write_line(f"{count:5}  {file}: {operation}")
+        terminalreporter.write_line(f"{sum(counted.values()):5}  together")

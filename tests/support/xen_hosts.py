@@ -82,6 +82,7 @@ class House:
         self.pool = LightPool(hosts=hosts, shape=shape or HostShape(cpu_objects=False), seed=seed)
         self.guests = give_images(self.pool, virtual_size=GIB)
         self.session = self.connect()
+        self.volumes: set[str] = set()
 
     def connect(self, door: FaultyDoor | None = None) -> Session:
         """A new session, as a daemon that has just started has it; never really waits."""
@@ -135,7 +136,9 @@ class House:
             "sm_config": {},
             "tags": [],
         }
-        return str(self.session.call("VDI.get_uuid", self.session.call("VDI.create", {**record, **fields})))
+        uuid = str(self.session.call("VDI.get_uuid", self.session.call("VDI.create", {**record, **fields})))
+        self.volumes.add(uuid)
+        return uuid
 
     def records(self, class_name: str) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = self.session.call(f"{class_name}.get_all_records")
@@ -179,6 +182,7 @@ class House:
                     vdi["virtual_size"],
                     vdi["other_config"].get(tags.CLAIM, ""),
                     len(vdi["VBDs"]),
+                    vdi["other_config"].get(tags.PROJECT, ""),
                     _sent_as(vdi),
                 )
                 for vdi in disks.values()
@@ -205,7 +209,7 @@ class House:
             for ref, vdi in self.disks().items()
             if not vdi["VBDs"]
             and ref not in memories
-            and tags.PROJECT not in vdi["other_config"]
+            and vdi["uuid"] not in self.volumes
             and not self._is_base(vdi)
         ]
         devices = [ref for kind in ("VBD", "VIF") for ref, row in self.records(kind).items() if row["VM"] not in vms]

@@ -43,6 +43,8 @@ OPERATIONS: dict[str, Work] = {
     "inject file": lambda session, journal: driver.inject_file(session, SERVER, "/etc/motd", b"hello\n"),
     "reset network": lambda session, journal: driver.reset_network(session, SERVER),
     "update agent": lambda session, journal: driver.update_agent(session, SERVER, "http://127.0.0.1/a", "0" * 32),
+    "activate system": lambda session, journal: driver.activate_system(session, SERVER, "kms.example.com"),
+    "write into xenstore": lambda session, journal: driver.write_live(session, SERVER, "vm-data/mark", "one"),
     "put metadata": lambda session, journal: driver.put_metadata(session, SERVER, {"a": "1", "b c": "2"}),
     "put network": lambda session, journal: driver.put_network(session, SERVER),
     "first boot": lambda session, journal: driver.first_boot(session, SERVER, WISHES, journal),
@@ -69,7 +71,7 @@ def _told(house: House) -> object:
 @pytest.mark.parametrize("error", [Killed, answer_lost], ids=["killed", "answer lost"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_asked_of_a_guest_and_struck_at_any_call_it_comes_to_the_same_end(
-    name: str, error: Callable[[], BaseException]
+    name: str, error: Callable[[], BaseException], record_property: Callable[[str, object], None]
 ) -> None:
     work = OPERATIONS[name]
     house, door = _house(), FaultyDoor(door=InProcess(face=House(hosts=1).pool.login()))
@@ -77,6 +79,7 @@ def test_asked_of_a_guest_and_struck_at_any_call_it_comes_to_the_same_end(
     work(session, KeptJournal())
     calls, wanted = list(door.seen), _told(house)
     assert len(calls) > 1
+    record_property(f"steps of {name}", len(calls))
     for at in range(len(calls)):
         for after in (False, True):
             house, journal = _house(), KeptJournal()

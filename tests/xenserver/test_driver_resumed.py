@@ -16,6 +16,7 @@ from tests.support.xen_hosts import (
     FULL,
     FULLER,
     LINUX,
+    OTHER_SERVER,
     RESCUE_IMAGE,
     SERVER,
     SMALL,
@@ -32,7 +33,7 @@ from xenapi_host import driver, tags
 from xenapi_host.leftovers import Age, Held
 from xenapi_host.plan import BuildPlan, plan_rescue
 from xenapi_host.session import InProcess, Session
-from xenapi_host.simulator.mishaps import kill_host
+from xenapi_host.simulator.mishaps import kill_host, return_host
 
 Setup = Callable[[House], None]
 Work = Callable[[House, Session, Journal], object]
@@ -275,6 +276,50 @@ def _replace(house: House, session: Session, journal: Journal) -> object:
     return driver.replace_lost(session, plan, journal, start=True).power_state
 
 
+def _replaced(house: House) -> None:
+    _host_lost(house)
+    _replace(house, house.session, KeptJournal())
+
+
+def _remove_copy(house: House, session: Session, journal: Journal) -> object:
+    return driver.remove_copy(session, SERVER, 9)
+
+
+def _replaced_and_back(house: House) -> None:
+    _replaced(house)
+    (dead,) = [ref for ref, host in house.records("host").items() if host["uuid"] == house.facts().hosts[1].uuid]
+    return_host(house.pool.engine, dead)
+
+
+def _set_aside(house: House, session: Session, journal: Journal) -> object:
+    return driver.set_aside(session, SERVER, 9)
+
+
+def _image_unused(house: House) -> None:
+    """A cached image that no server has used since the first look, beside one that a server uses."""
+    house.built(house.plan(image=RESCUE_IMAGE))
+    house.built(house.plan(server=OTHER_SERVER))
+    driver.destroy(house.session, SERVER)
+    driver.clear_cache(house.session, now=0, unused_for=10)
+
+
+def _clear_cache(house: House, session: Session, journal: Journal) -> object:
+    return driver.clear_cache(session, now=20, unused_for=10)
+
+
+def _allow(house: House, session: Session, journal: Journal) -> object:
+    return driver.allow_volume(session, _data_disk(house), "p")
+
+
+def _withdraw(house: House, session: Session, journal: Journal) -> object:
+    return driver.withdraw_volume(session, _data_disk(house))
+
+
+def _data_disk(house: House) -> str:
+    (uuid,) = [vdi["uuid"] for vdi in house.records("VDI").values() if vdi["name_label"] == "data"]
+    return str(uuid)
+
+
 OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "build": (_nothing, _build),
     "copy a classic guest": (_nothing, _prepare_classic),
@@ -310,6 +355,11 @@ OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "move with a base": (_backed_up, _migrate),
     "sweep": (_left_over, _sweep),
     "make anew what a dead host had": (_host_lost, _replace),
+    "make anew no more": (_replaced, _remove_copy),
+    "make anew, the host is back": (_replaced_and_back, _set_aside),
+    "sweep the image cache": (_image_unused, _clear_cache),
+    "allow a volume": (lambda house: house.a_volume(project="") and None, _allow),
+    "withdraw a volume": (lambda house: house.a_volume() and None, _withdraw),
     "resize here": (_built, _resize(0)),
     "resize to another host": (_built, _resize(1)),
     "resize while off": (_stopped, _resize(1)),
@@ -398,10 +448,13 @@ def _undisturbed(setup: Setup, work: Work) -> tuple[list[str], dict[str, object]
 
 @pytest.mark.parametrize("error", [Killed, answer_lost], ids=["killed", "answer lost"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operation_struck_at_any_call_comes_to_the_same_end(name: str, error: Callable[[], BaseException]) -> None:
+def test_operation_struck_at_any_call_comes_to_the_same_end(
+    name: str, error: Callable[[], BaseException], record_property: Callable[[str, object], None]
+) -> None:
     setup, work = OPERATIONS[name]
     calls, wanted = _undisturbed(setup, work)
     assert len(calls) > 1
+    record_property(f"steps of {name}", len(calls))
     for at in range(len(calls)):
         for after in (False, True):
             house, door, journal = House(), _door(), KeptJournal()
@@ -423,7 +476,7 @@ def test_operation_struck_at_any_call_comes_to_the_same_end(name: str, error: Ca
 
 
 # What these are about is not a server's own, or out of reach of a delete until the host is declared dead.
-_NOT_DELETED = ("confirm", "revert", "sweep", "make anew")
+_NOT_DELETED = ("confirm", "revert", "sweep", "make anew", "allow", "withdraw")
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if not name.startswith(_NOT_DELETED)])
