@@ -69,7 +69,7 @@ def rebuild(tools: Tools, job: Job, task: RemakeTask, journal: Journal) -> Outco
         personal=personal_of(secrets),
         owner=task.owner,
     )
-    session, headers = tools.unleased(task.pool), tools.headers(task.spec.sealed)
+    session, headers = tools.session(task.pool, journal), tools.headers(task.spec.sealed)
     made = driver.rebuild(session, plan, journal, headers=headers, keep_config=task.keep_config)
     notes = [made.note]
     if task.agent and made.power_state is PowerState.RUNNING:
@@ -83,7 +83,7 @@ def rescue(tools: Tools, job: Job, task: RemakeTask, journal: Journal) -> Outcom
     plan = plan_rescue(
         task.spec, server=job.server, attempt=task.attempt, host=task.on, serial=task.number, owner=task.owner
     )
-    session, headers = tools.unleased(task.pool), tools.headers(task.spec.sealed)
+    session, headers = tools.session(task.pool, journal), tools.headers(task.spec.sealed)
     driver.rescue(session, plan, journal, headers=headers, clean_seconds=tools.clean_seconds)
     if not task.agent:
         return Outcome()
@@ -91,7 +91,7 @@ def rescue(tools: Tools, job: Job, task: RemakeTask, journal: Journal) -> Outcom
 
 
 def unrescue(tools: Tools, job: Job, task: UnrescueTask, journal: Journal) -> None:
-    driver.unrescue(tools.unleased(task.pool), job.server, task.host)
+    driver.unrescue(tools.session(task.pool, journal), job.server, task.host)
 
 
 def resize(tools: Tools, job: Job, task: ResizeTask, journal: Journal) -> Outcome:

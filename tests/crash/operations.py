@@ -119,7 +119,8 @@ def _delete_at_once(tree: Tree, server: bytes) -> None:
 
 
 def _vm(tree: Tree, server: bytes) -> dict[str, Any]:
-    (vm,) = [vm for vm in tree.vms("leaf") if vm["name_label"] == tags.vm_name(server)]
+    """The server's VM; a frozen daemon may have made one without disks beside it."""
+    (vm,) = [vm for vm in tree.vms("leaf") if vm["name_label"] == tags.vm_name(server) and vm["VBDs"]]
     return vm
 
 
