@@ -149,6 +149,12 @@ class Jobs:
             self._later = [(0 if row.id == job else due, id, row, epoch) for due, id, row, epoch in self._later]
             heapq.heapify(self._later)
 
+    def clock_was_put_back(self) -> None:
+        """What waits for another try has it now."""
+        with self._lock:
+            self._later = [(0, id, row, epoch) for _, id, row, epoch in self._later]
+            heapq.heapify(self._later)
+
     def turn(self, now: Instant) -> None:
         """Start again what waited for another try."""
         with self._lock:

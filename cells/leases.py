@@ -14,6 +14,8 @@ from cells.rows import SHARDS, DaemonRow, LeaseRow
 LEASE = 10 * SECOND
 RENEW = 3 * SECOND
 SKEW = 5 * SECOND
+FAR = 60 * SECOND
+"""What is further off than that was written before a clock was put back, and does not count."""
 
 
 class Shards:
@@ -44,7 +46,7 @@ class Shards:
         """Prolong what is ours, take our fair share of what is free, give back what is too much. The shards gained."""
         with self._store.unit() as unit:
             unit.save(DaemonRow(name=self._daemon, seen=now, signer=self._signer()))
-            alive = [d.name for d in unit.all(DaemonRow) if d.seen + LEASE > now]
+            alive = [d.name for d in unit.all(DaemonRow) if d.seen - FAR < now < d.seen + LEASE]
             fair = -(-SHARDS // max(1, len(alive)))
             rows = {lease.shard: lease for lease in unit.all(LeaseRow)}
             held: dict[int, int] = {}
@@ -59,7 +61,7 @@ class Shards:
                 unit.save(replace(lease, epoch=epoch, expires=now + LEASE))
             for shard in range(SHARDS):
                 row = rows.get(shard)
-                if len(held) >= fair or shard in held or (row is not None and row.holder and row.expires > now):
+                if len(held) >= fair or shard in held or (row is not None and row.holder and _runs(row, now)):
                     continue
                 epoch = row.epoch + 1 if row is not None else 1
                 held[shard] = epoch
@@ -70,6 +72,10 @@ class Shards:
         self._begun = True
         return gained
 
+    def clock_was_put_back(self, now: Instant) -> None:
+        """What is held is held for one lease from now at most."""
+        self._until = min(self._until, now + LEASE)
+
     def give_back(self, now: Instant) -> None:
         """At a clean stop: free every lease at once."""
         with self._store.unit() as unit:
@@ -77,3 +83,7 @@ class Shards:
                 if lease.holder == self._daemon and self._held.get(lease.shard) == lease.epoch:
                     unit.save(replace(lease, holder="", expires=now))
         self._held = {}
+
+
+def _runs(lease: LeaseRow, now: Instant) -> bool:
+    return now < lease.expires < now + FAR

@@ -33,6 +33,8 @@ log = logging.getLogger("celltree.node")
 POLL_WAKES = SECOND // 4
 ROLL = 3600 * SECOND
 SERIALS_A_START = 1 << 40
+PUT_BACK = 5 * SECOND
+"""A clock that has gone back so far was put back: what was to come soon is now far off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,7 @@ class Node:
         self._next_look: Instant = 0
         self._next_adopt: Instant = 0
         self._next_roll: Instant = 0
+        self._last_step: Instant = 0
         self._taken_over = False
         self._stopping = threading.Event()
         self._commits = 0
@@ -188,6 +191,9 @@ class Node:
     def step(self) -> bool:
         """One turn. True if there was anything to do, so that another turn is worth while at once."""
         now = self._clock()
+        if now < self._last_step - PUT_BACK:
+            self._clock_was_put_back(now)
+        self._last_step = now
         try:
             self._housekeeping(now)
             self._resend(now)
@@ -202,6 +208,15 @@ class Node:
         ran = self.jobs.run_waiting()
         events = self._pump_turn(self._clock()) or events
         return bool(items) or events or ran or self._poked
+
+    def _clock_was_put_back(self, now: Instant) -> None:
+        log.warning("%s: the clock went back by %.0f s", self.name, (self._last_step - now) / SECOND)
+        self._carry_until = self._next_wakes = self._next_renew = self._next_tick = 0
+        self._next_look = self._next_adopt = self._next_roll = 0
+        self._unsent.clock_was_put_back(now)
+        self.jobs.clock_was_put_back()
+        self._shards.clock_was_put_back(now)
+        self._pump.clock_was_put_back()
 
     # --- gathering ---
 

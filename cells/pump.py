@@ -107,6 +107,12 @@ class Pump:
         self._settled: list[Any] = []
         self.counts: dict[str, int] = defaultdict(int)
 
+    def clock_was_put_back(self) -> None:
+        """No way is left aside any longer."""
+        self._doubted.clear()
+        for edge in self._edges.values():
+            edge.down_until = 0
+
     # --- edges ---
 
     @property

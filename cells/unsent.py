@@ -81,6 +81,12 @@ class Unsent:
                 due.append(waiting)
         return due
 
+    def clock_was_put_back(self, now: Instant) -> None:
+        """Nothing waits longer than it can."""
+        for waiting in self._waiting.values():
+            if waiting.next_try > now + RESEND_AFTER[-1]:
+                self._at(waiting, now)
+
     def again(self, due: Sequence[Waiting]) -> None:
         """They could not be looked at: due at once again."""
         for waiting in due:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cells.codec import pack
 from cells.decision import NOTHING, Decision, Job
-from cells.names import SECOND, Instant
+from cells.names import SECOND, Instant, is_due
 from cells.ports import View
 from cells.record import NO_SERVER
 from compute_cell.answers import Here
@@ -23,7 +23,7 @@ class Clearing:
 
     def look(self, here: Here, view: View, kept_for: float, now: Instant) -> Decision:
         """A job for each pool, once an hour. `kept_for` (seconds): how long an unused image stays; 0 keeps all."""
-        if not kept_for or now < self.due:
+        if not kept_for or not is_due(self.due, _SOONEST, now):
             return NOTHING
         first, self.due = self.due == 0, now + _SOONEST
         if first:

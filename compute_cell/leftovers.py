@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from cells.codec import pack, unpack
 from cells.decision import NOTHING, Decision, Job
 from cells.messages import JobEnded
-from cells.names import SECOND, Instant
+from cells.names import SECOND, Instant, is_due
 from cells.ports import View, Where
 from cells.record import NO_SERVER
 from compute_cell.answers import NO_JOB, Here
@@ -47,9 +47,10 @@ class Sweeping:
 
     def look(self, here: Here, view: View, now: Instant) -> Decision:
         """A job for each pool, now and then."""
-        if not self.kept_for or now < self.due or restoring(view) is not None:
+        every = self.every * SECOND
+        if not self.kept_for or not is_due(self.due, every, now) or restoring(view) is not None:
             return NOTHING
-        first, self.due = self.due == 0, now + self.every * SECOND
+        first, self.due = self.due == 0, now + every
         if first:
             return NOTHING
         task = {pool.name: SweepTask(pool=pool.name, age=self.age(now)) for pool in view.all(PoolRow)}
