@@ -243,7 +243,7 @@ def told(here: Here, row: ServerRow, now: Instant) -> Decision:
         spec=replace(row.spec, sealed=b""),
         proof=here.prove(row.id, row.attempt, row.leaf, row.spec),
         version=row.version,
-        number=row.finished,
+        number=max(row.finished, 1),  # its build is the first command
         state=row.state,
     )
     send = [here.record(row.leaf, known, row)]

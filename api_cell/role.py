@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from api_cell import audit, backups, mirror, placing, restored, wishes
+from api_cell import audit, backups, first_words, mirror, placing, restored, wishes
 from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
 from api_cell.http.serve import Served
@@ -36,10 +36,10 @@ from cells.messages import (
     Tick,
 )
 from cells.model import BuildSpec, CellRecord, Generation, Secrets
-from cells.names import SECOND, CellName, Id, Instant
+from cells.names import SECOND, CellName, Id, Instant, is_due
 from cells.ports import Journal, NewId, View, Where
 from cells.record import Received
-from cells.rows import MACHINERY, CounterRow, key_of
+from cells.rows import MACHINERY, CounterRow, EdgeRow, key_of
 from routing.neighbourhood import Neighbourhood
 from routing.reservations import Reservations
 from routing.weights import PlacementSettings
@@ -101,6 +101,7 @@ class ApiRole:
         self._mute_after = mute_after
         self._reservations = Reservations()
         self.front = front
+        self._first_words: first_words.FirstWords | None = None
         self._silent: set[CellName] | None = None
         self._next_let_go: Instant = 0
         self._decide: dict[type, Callable[[View, Received, Any, Instant], Decision]] = {
@@ -145,6 +146,9 @@ class ApiRole:
     def load(self, view: View, now: Instant) -> None:
         self.neighbourhood.load(view, now)
         self._reached()
+        if self._first_words is None:
+            edges = self.neighbourhood.topology.edges
+            self._first_words = first_words.begun(self._here.new_id(), edges, now, self._mute_after)
         if self._silent is None:
             self._silent = set(self.neighbourhood.roster)
             for row in view.find(ServerRow, Where(column="phase", op="=", value=Phase.OFFERED)):
@@ -155,6 +159,8 @@ class ApiRole:
         decide = self._decide.get(type(body))
         if decide is None:
             raise Permanent(f"an API cell has no use for {received.record.kind.name}")
+        if first_words.may_wait(received) and (awaited := self._awaited(view, now)):
+            return first_words.waits(received, awaited, self._here.new_id(), now) + self._ask_children(view, now)
         return decide(view, received, body, now)
 
     def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
@@ -223,6 +229,24 @@ class ApiRole:
             decision += restored.put_back(view, said, now)
         return decision
 
+    def _awaited(self, view: View, now: Instant) -> tuple[CellName, ...]:
+        """The children that have not shown yet what this cell said before its daemon started."""
+        first = self._first_words
+        if first is None or first.is_known:
+            return ()
+        awaited = first.awaited(view.all(EdgeRow), now, self._mute_after)
+        first.is_known = not awaited
+        return awaited
+
+    def _ask_children(self, view: View, now: Instant) -> Decision:
+        """Ask them, where the tick is another daemon's, or its question was lost."""
+        first = self._first_words
+        if first is None or not is_due(first.next_ask, first_words.ASK_EVERY, now):
+            return NOTHING
+        first.next_ask = now + first_words.ASK_EVERY
+        own, _ = self._own_record(view, now, more=0)
+        return self.neighbourhood.ask(own, first.question, now, self._here.new_id)
+
     def _reached(self) -> None:
         for leaf in self._reservations.leaves:
             entry = self.neighbourhood.roster.get(leaf)
@@ -234,14 +258,16 @@ class ApiRole:
         if tick.taken_over:
             self._silent = set(self.neighbourhood.roster)
         own, sequence = self._own_record(view, now)
-        decision = Decision(save=(sequence,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
+        first = self._first_words
+        asks = first.question if first is not None and self._awaited(view, now) else b""
+        decision = Decision(save=(sequence,)) + self.neighbourhood.hellos(own, now, self._here.new_id, asks=asks)
         leaves = self.neighbourhood.topology.leaves()
         decision += restored.asking(self._here, view, leaves, self._mute_after, now)
         return decision + self._show_silence(view, now) + self._let_go(view, now)
 
-    def _own_record(self, view: View, now: Instant) -> tuple[SignedCellRecord, CounterRow]:
+    def _own_record(self, view: View, now: Instant, more: int = 1) -> tuple[SignedCellRecord, CounterRow]:
         before = view.get(CounterRow, restored.GENERATION)
-        sequence = CounterRow(name=restored.GENERATION, value=before.value + 1 if before else 1)
+        sequence = CounterRow(name=restored.GENERATION, value=before.value + more if before else more)
         record = CellRecord(
             name=self._here.name,
             uuid=self._identity.says.uuid,
@@ -253,7 +279,7 @@ class ApiRole:
 
     def _let_go(self, view: View, now: Instant) -> Decision:
         """Deleted servers and clients' request ids have a time after which nobody asks for them."""
-        if now < self._next_let_go:
+        if not is_due(self._next_let_go, LET_GO_EVERY, now):
             return NOTHING
         self._next_let_go = now + LET_GO_EVERY
         gone = view.find(GoneServerRow, Where(column="updated", op="<", value=now - GONE_KEPT), limit=MOST_AT_ONCE)

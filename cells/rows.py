@@ -154,7 +154,8 @@ class EdgeRow:
     """A link to a parent or a child. `url` is the neighbour's broker as we may use it, sealed with this cell's own key.
     `heard` is when its hello last came; `above` (of a parent) is who it says is above us: (name, hops, is API).
     `user` is who the neighbour is at our broker, empty where that is not known.
-    `said`: the newest record that a parent which is an API cell gave of itself, to be shown to it should it forget."""
+    `said`: the newest record that a parent which is an API cell gave of itself, to be shown to it should it forget.
+    `answered`: the last question of ours (HelloDown.asks) that this child has answered."""
 
     neighbour: CellName
     parent: bool
@@ -166,6 +167,7 @@ class EdgeRow:
     refused: Text = ""
     above: tuple[tuple[CellName, int, bool], ...] = ()
     said: SignedCellRecord | None = None
+    answered: Id = bytes(16)
 
 
 @row("roster", key=("name",), indexes=(("updated",),))

@@ -64,7 +64,7 @@ from cells.messages import (
     UnrescueServer,
 )
 from cells.model import CellRecord, CellState, Generation
-from cells.names import SECOND, CellName, Instant
+from cells.names import SECOND, CellName, Instant, is_due
 from cells.ports import Journal, NewId, Store, View, Where
 from cells.record import NO_SERVER, Received
 from cells.rows import MACHINERY, CounterRow, SettingRow
@@ -318,6 +318,8 @@ class ComputeRole:
         said = self.neighbourhood.said_before(hello)
         if said is not None and said > _generation(view):
             decision += restored.put_back(view, said, self.neighbourhood.topology.api_cells(), now)
+        if isinstance(hello, HelloDown):
+            decision += self.neighbourhood.answer(received.record.origin, hello, now, self._here.new_id)
         return decision
 
     def _tick(self, view: View, now: Instant) -> Decision:
@@ -330,8 +332,9 @@ class ComputeRole:
         decision += restored.asking(self._here, view, owners, now)
         decision += evacuation.look(self._here, view, self._policies, now)
         decision += lost_copies.look(self._here, view, now)
-        if now >= self._next_digest:
-            self._next_digest = now + int(self._settings.digest_every * SECOND)
+        every = int(self._settings.digest_every * SECOND)
+        if is_due(self._next_digest, every, now):
+            self._next_digest = now + every
             decision += reports.digests(self._here, view, owners if view.all(PoolRow) else ())
         return decision
 
@@ -361,12 +364,14 @@ class ComputeRole:
         decision = NOTHING
         for pool in view.all(PoolRow) if every else ():
             watch = self._watches.setdefault(pool.name, Watch())
-            if now < watch.due:
-                continue
-            whole = now >= watch.full
-            if whole:
-                watch.full = now + int(self._settings.watch_all_every * SECOND)
             wait = self._settings.watch_wait if _waits(view, pool.name) else 0.0
+            longest = every + int((wait + _WATCH_LOST) * SECOND)
+            if not is_due(watch.due, longest, now):
+                continue
+            all_every = int(self._settings.watch_all_every * SECOND)
+            whole = is_due(watch.full, all_every, now)
+            if whole:
+                watch.full = now + all_every
             task = WatchTask(
                 pool=pool.name,
                 token="" if whole or watch.again else watch.token,
@@ -374,7 +379,7 @@ class ComputeRole:
                 began=now,
                 whole=whole,
             )
-            watch.due = now + every + int((wait + _WATCH_LOST) * SECOND)  # should its end never come
+            watch.due = now + longest  # should its end never come
             job = Job(
                 id=self._here.new_id(),
                 kind="pool.watch",
@@ -387,7 +392,7 @@ class ComputeRole:
 
     def _measure(self, view: View, now: Instant) -> Decision:
         every = int(self._settings.measure_every * SECOND)
-        due = [pool for pool in view.all(PoolRow) if pool.asked + every <= now]
+        due = [pool for pool in view.all(PoolRow) if is_due(pool.asked + every, every, now)]
         return Decision(
             save=tuple(replace(pool, asked=now) for pool in due),
             do=tuple(

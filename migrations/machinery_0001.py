@@ -97,6 +97,7 @@ def create() -> None:
         text("refused"),
         blob("above"),
         blob("said", nullable=True),
+        identity("answered"),
         key=("neighbour",),
     )
     create_table(

@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING
 from cells.decision import NOTHING, Decision, Remove
 from cells.errors import BadInput
 from cells.messages import HelloDown, HelloUp, SignedCellRecord
-from cells.model import CellRecord, CellState, Generation
+from cells.model import CellRecord, Generation
 from cells.names import CellName, Id, Instant
 from cells.ports import View
 from cells.record import Received, Record
 from cells.rows import EdgeRow, RosterRow
-from routing.neighbours import EdgeMemory, Heard, Verify, hear_down, hear_up, hellos_up, newer_than, word_of
+from routing.neighbours import (
+    EdgeMemory,
+    Heard,
+    Verify,
+    hear_down,
+    hear_up,
+    hellos_up,
+    is_spoken_to,
+    newer_than,
+    word_of,
+)
 from routing.roster import Entry, Roster, checksum
 from routing.topology import Topology
 
@@ -81,33 +91,40 @@ class Neighbourhood:
         self._merge(heard.entries)
         return self._concluded(heard, tuple(entry.row() for entry in news))
 
-    def hellos(self, own: SignedCellRecord | None, now: Instant, new_id: Callable[[], Id]) -> Decision:
+    def hellos(
+        self, own: SignedCellRecord | None, now: Instant, new_id: Callable[[], Id], *, asks: bytes = b""
+    ) -> Decision:
         """What to tell every neighbour, at a tick or sooner, and which cells to forget. `own` is this cell's newest
         record, signed; it has a new generation at every tick, or others take this cell for stale. An API cell gives it
-        to its children, who show it to it should it forget."""
+        to its children, who show it to it should it forget. `asks`: they shall answer this at once."""
         send: list[Record] = []
         if own is not None:
             self._own_epoch = self._verify(own).generation.epoch
         self._note_silent(now)
         for edge in self.topology.edges:
-            if edge.refused or edge.state is CellState.DISABLED:
-                continue
             bodies: Iterable[HelloUp | HelloDown] = ()
+            if not is_spoken_to(edge):
+                continue
             if not edge.parent:
-                bodies = (self._hello_down(edge.neighbour, own, now),)
+                bodies = (self._hello_down(edge.neighbour, own, now, asks),)
             elif own is not None:
                 bodies = self._hello_up(edge, own, now)
-            send.extend(
-                Record(
-                    id=new_id(),
-                    body=body,
-                    origin=self.here,
-                    destination=edge.neighbour,
-                    deadline=now + self.mute_after,
-                )
-                for body in bodies
-            )
+            send.extend(self._record(edge.neighbour, body, now, new_id) for body in bodies)
         return Decision(save=self._forget_detached(now), send=tuple(send))
+
+    def ask(self, own: SignedCellRecord, asks: bytes, now: Instant, new_id: Callable[[], Id]) -> Decision:
+        """Between two ticks: a hello for every child, to be answered at once."""
+        children = [edge.neighbour for edge in self.topology.edges if is_spoken_to(edge) and not edge.parent]
+        bodies = ((child, self._hello_down(child, own, now, asks)) for child in children)
+        return Decision(send=tuple(self._record(child, body, now, new_id) for child, body in bodies))
+
+    def answer(self, parent: CellName, hello: HelloDown, now: Instant, new_id: Callable[[], Id]) -> Decision:
+        """The answer to a parent that has just started: what it once said of itself, if it says older things now."""
+        edge = next((edge for edge in self.topology.edges if edge.neighbour == parent and edge.parent), None)
+        if not hello.asks or edge is None or not is_spoken_to(edge):
+            return NOTHING
+        body = HelloUp(records=(), yours=self._forgotten(edge), answers=hello.asks)
+        return Decision(send=(self._record(parent, body, now, new_id),))
 
     # --- asking ---
 
@@ -181,10 +198,7 @@ class Neighbourhood:
         return Decision(save=(changed, *rows), notes=heard.notes)
 
     def _hello_up(self, edge: EdgeRow, own: SignedCellRecord, now: Instant) -> Iterable[HelloUp]:
-        parent, yours = edge.neighbour, None
-        said = word_of(edge.said, self._verify)
-        if said is not None and parent in self._shown and self._shown[parent] < said.generation:
-            yours = edge.said
+        parent, yours = edge.neighbour, self._forgotten(edge)
         memory = self._memory.setdefault(parent, EdgeMemory())
         if not self.topology.is_live(parent, now):
             memory.forget()
@@ -193,7 +207,16 @@ class Neighbourhood:
         memory.note_sent(news)
         return tuple(hellos_up(own, news, yours))
 
-    def _hello_down(self, child: CellName, own: SignedCellRecord | None, now: Instant) -> HelloDown:
+    def _forgotten(self, edge: EdgeRow) -> SignedCellRecord | None:
+        """What a parent once said of itself, where it has said older things since."""
+        said, shown = word_of(edge.said, self._verify), self._shown.get(edge.neighbour)
+        return edge.said if said is not None and shown is not None and shown < said.generation else None
+
+    def _record(self, neighbour: CellName, body: HelloUp | HelloDown, now: Instant, new_id: Callable[[], Id]) -> Record:
+        deadline = now + self.mute_after
+        return Record(id=new_id(), body=body, origin=self.here, destination=neighbour, deadline=deadline)
+
+    def _hello_down(self, child: CellName, own: SignedCellRecord | None, now: Instant, asks: bytes = b"") -> HelloDown:
         subtree = self.topology.below(child) | {child}
         known = self.roster.checksum(subtree, now, self.mute_after)
         entry, shown = self.roster.get(child), self._shown.get(child)
@@ -203,6 +226,7 @@ class Neighbourhood:
             known=known,
             own=own if self.api else None,
             yours=entry.signed if entry is not None and behind else None,
+            asks=asks,
         )
 
     def _checksum(self, now: Instant) -> int:

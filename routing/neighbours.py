@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from cells.errors import BadInput
 from cells.messages import HelloDown, HelloUp, SignedCellRecord
-from cells.model import CellRecord
+from cells.model import CellRecord, CellState
 from cells.names import CellName, Instant
 from cells.record import MAX_HOPS
 from cells.rows import EdgeRow
@@ -30,6 +30,11 @@ _UNKNOWN_UUIDS = (b"", bytes(16))
 
 Verify = Callable[[SignedCellRecord], CellRecord]
 """The record a cell signed; BadInput when it did not (cells.identity.Trust.cell_record)."""
+
+
+def is_spoken_to(edge: EdgeRow) -> bool:
+    """Whether anything is told over an edge."""
+    return not edge.refused and edge.state is not CellState.DISABLED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,7 +115,9 @@ def hear_up(
         entries[record.name] = entry if earlier is None else earlier.newer(entry)
     own = entries.get(edge.neighbour)
     uuid = own.record.uuid if own is not None and edge.uuid in _UNKNOWN_UUIDS else edge.uuid
-    return Heard(edge=replace(edge, heard=now, uuid=uuid), entries=tuple(entries.values()), notes=tuple(notes))
+    answered = hello.answers if len(hello.answers) == len(edge.answered) else edge.answered
+    changed = replace(edge, heard=now, uuid=uuid, answered=answered)
+    return Heard(edge=changed, entries=tuple(entries.values()), notes=tuple(notes))
 
 
 def _why_not(record: CellRecord, edge: EdgeRow, held: Entry | None, here: CellName, above: Collection[CellName]) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cells.model import CellState
-from cells.simulation.plan import PROJECTS, Fault, Mishap
+from cells.simulation.plan import PROJECTS, UNTOLD, Fault, Mishap
 
 if TYPE_CHECKING:
     from cells.simulation.world import World
@@ -156,9 +156,10 @@ def _flavor(world: World, mishap: Mishap) -> None:
 
 def _restored(world: World, mishap: Mishap) -> None:
     """The database as it is now comes back later, when a while of the cell's life has been lost. Nobody restores one
-    under running daemons; an administrator says so to an API cell's, a leaf hears it from its parents."""
+    under running daemons; an administrator says so to an API cell's, unless he forgets it (the step is UNTOLD), a leaf
+    hears it from its parents."""
     world.back_up(mishap.cell)
-    world.later(mishap.lasts, partial(world.restore, mishap.cell))
+    world.later(mishap.lasts, partial(world.restore, mishap.cell, told=mishap.step != UNTOLD))
 
 
 HAPPEN: dict[Fault, Happen] = {

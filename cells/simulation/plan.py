@@ -9,6 +9,9 @@ from enum import StrEnum
 
 from cells.names import CellName
 
+UNTOLD = "untold"
+"""The step of a RESTORED API cell that is not told so."""
+
 
 class Fault(StrEnum):
     """What can go wrong. Each has a cell, or an edge, and lasts a while unless it is a blow."""

@@ -316,8 +316,8 @@ class World:
         """Remember a cell's database, and what the checks know of it, as they are now."""
         self.backups[cell] = (self.places[cell].store.backup(), self.memory.of(cell))
 
-    def restore(self, cell: CellName) -> None:
-        """Put a cell's database back to its backup, all its daemons being stopped."""
+    def restore(self, cell: CellName, *, told: bool = True) -> None:
+        """Put a cell's database back to its backup, all its daemons being stopped; an API cell is `told` so."""
         if self.healed:
             return
         for name in [name for name in self.daemons if name.partition("/")[0] == cell]:
@@ -328,7 +328,7 @@ class World:
         self.memory.put_back(cell, known)
         self._register_again(cell)
         self.note(f"put back {cell}")
-        if place.desk is not None:
+        if place.desk is not None and told:
             place.desk.rebuild()
         for name in self.daemons_of(cell):
             self.later(self.chance.uniform(0.2, 3.0), partial(self.back, name))

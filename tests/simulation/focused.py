@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from cells.simulation.plan import SETTLING, Ask, Fault, Mishap, Plan, draw
+from cells.simulation.plan import SETTLING, UNTOLD, Ask, Fault, Mishap, Plan, draw
 
 CALM = SETTLING + 4
 
@@ -110,6 +110,29 @@ def restored(seed: int) -> Plan:
             Mishap(fault=Fault.RESTORED, at=CALM + n * step, lasts=chance.uniform(5.0, 14.0), cell=cell)
             for n, cell in enumerate(cells)
         ),
+    )
+
+
+def untold(seed: int) -> Plan:
+    """Every API cell is put back, a little later, to the moment in which servers were on offer, and nobody says so. Its
+    leaves have taken them since."""
+    plan, chance = _calm(seed)
+    asks, mishaps = [], []
+    for api in plan.apis:
+        for n in range(3):
+            at = CALM + 2 + n * 26
+            for server in range(4):
+                number = len(asks)
+                asks.append(
+                    Ask(at=at + server * 0.002, api=api, project="blue", server=number, action="create", argument="1")
+                )
+            mishaps.append(
+                Mishap(fault=Fault.RESTORED, at=at + chance.uniform(0.0, 0.02), lasts=14.0, cell=api, step=UNTOLD)
+            )
+    return replace(
+        plan,
+        asks=tuple(sorted(asks, key=lambda ask: ask.at)),
+        mishaps=tuple(sorted(mishaps, key=lambda mishap: mishap.at)),
     )
 
 

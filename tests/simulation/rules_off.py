@@ -142,6 +142,14 @@ class _NoReservations(_Dressed):
         role._reservations.reserve = lambda reservation: None
 
 
+class _NoFirstWords(_Dressed):
+    """An API cell whose daemon places at once after its start."""
+
+    def decide(self, view: Any, received: Received, now: int) -> Decision:
+        self._role._first_words.is_known = True
+        return self._role.decide(view, received, now)  # type: ignore[no-any-return]
+
+
 class _NoDeadlines(_Dressed):
     def decide(self, view: Any, received: Received, now: int) -> Decision:
         timeless = replace(received, record=replace(received.record, deadline=NEVER))
@@ -239,6 +247,7 @@ RULES: dict[str, Callable[[], Build]] = {
     "lease epochs": lambda: Build(node=_NoEpochsInNode, dress=_dress("compute", _NoEpochsInJobs)),
     "reservations": lambda: Build(dress=_dress("api", _NoReservations)),
     "command numbers": lambda: Build(dress=_dress("compute", _NoNumbers)),
+    "first words": lambda: Build(dress=_dress("api", _NoFirstWords)),
     "commands to forgotten servers": lambda: Build(dress=_dress("compute", _TakesAll)),
     "acknowledged after the commit": lambda: Build(acks_early=True),
 }

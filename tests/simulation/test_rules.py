@@ -37,6 +37,11 @@ BROKEN: dict[str, tuple[Plans, int, set[str]]] = {
         8,
         {"a command that is over does not begin again", "everything ends"},
     ),
+    "first words": (
+        focused.untold,
+        10,
+        {"at most one VM of a server is started", "one VM for each server", "a failed build leaves nothing"},
+    ),
     "commands to forgotten servers": (focused.forgotten_servers, 6, {"everything ends"}),
 }
 
@@ -96,6 +101,7 @@ def test_without_the_rule_every_promise_is_kept_at_a_price(rule: str) -> None:
         focused.forgetful_leaves,
         focused.forgotten_servers,
         focused.restored,
+        focused.untold,
     ],
     ids=lambda plans: plans.__name__,
 )

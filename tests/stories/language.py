@@ -125,10 +125,10 @@ class Story:
         """The cell's database is copied, to be put back later."""
         self.backups[cell] = self._tree.back_up(cell)
 
-    def do_put_back(self, cell: str) -> None:
-        """The cell's database becomes the copy again; its daemon starts over it. An API cell's is told so first, as by
-        `celltree api rebuild`."""
-        self._tree.put_back(cell, self.backups[cell])
+    def do_put_back(self, cell: str, *words: str) -> None:
+        """put_back CELL [untold]: its database becomes the copy again; its daemon starts over it. An API cell's is told
+        so first, as by `celltree api rebuild`, or is not."""
+        self._tree.put_back(cell, self.backups[cell], told="untold" not in words)
         self.tampered = self.restored = True
 
     def do_daemon(self, cell: str, daemon: str) -> None:
