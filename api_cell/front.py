@@ -6,21 +6,26 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from api_cell.glance import GlanceImages
 from api_cell.http.app import Application, make_app
 from api_cell.http.auth import read_users
 from api_cell.http.serve import Served, serve
 from api_cell.http.signing import ImageTokens, Purpose
-from api_cell.images import FolderImages
+from api_cell.images import FolderImages, Images
 from api_cell.posting import endpoint
 from api_cell.rows import FlavorRow
 from api_cell.service.api import Api
-from api_cell.settings import Auth, DefaultQuota, Keystone, Limits, Settings
+from api_cell.settings import Auth, DefaultQuota, Glance, Keystone, Limits, Settings
 from cells.errors import BadInput
 from cells.house import Parts
 from cells.model import Flavor
 from cells.ports import Unit
+
+if TYPE_CHECKING:
+    from api_cell.http.service_user import ServiceUser
 
 log = logging.getLogger("celltree.front")
 
@@ -36,14 +41,16 @@ FIRST_FLAVORS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontSettings:
-    """`images`: the folder of the embedded image service. `users_file`: name:secret:project[:admin] lines, for
-    http_basic. `secret_file`: some random bytes, the same for every process of this cell; it signs the tokens with
-    which leaves move images. `public_url` is how clients reach this API, `image_url` how leaves reach its images."""
+    """`images`: the folder of the embedded image service; or `glance`, which holds them. `users_file`:
+    name:secret:project[:admin] lines, for http_basic. `secret_file`: some random bytes, the same for every process of
+    this cell; it signs the tokens with which leaves move images. `public_url` is how clients reach this API,
+    `image_url` how leaves reach its images."""
 
     auth: str = "none"
     images: str = ""
     users_file: str = ""
     keystone: Keystone = field(default_factory=Keystone)
+    glance: Glance = field(default_factory=Glance)
     secret_file: str = ""
     public_url: str = ""
     image_url: str = ""
@@ -62,19 +69,20 @@ class Front:
         self.settings = _settings(settings, parts)
         self._parts = parts
         self.tokens = ImageTokens(self.settings.image_secret, parts.clock, self.settings.image_token_lifetime)
-        self.images: FolderImages | None = None
-        if settings.images:
+        self.images: Images | None = None
+        self._service_user: ServiceUser | None = None
+        if settings.glance.url:
+            self.images, self._service_user = _glance(settings, self.settings)
+        elif settings.images:
             folder = Path(settings.images)
             self.images = FolderImages(folder, url=settings.image_url, clock=parts.clock, ids=parts.new_id)
 
     def application(self, poke: Callable[[], None]) -> Application:
         """The WSGI callable."""
-        if self.images is None:
-            raise BadInput("settings: front: images is missing: name a folder where the images are kept")
-        parts = self._parts
+        images, parts = self._needed_images(), self._parts
         with parts.store.unit() as unit:
             seed_flavors(unit)
-        return make_app(self.settings, parts.store, self.images, poke, parts.clock, parts.new_id, self.keep)
+        return make_app(self.settings, parts.store, images, poke, parts.clock, parts.new_id, self.keep)
 
     def open(self, poke: Callable[[], None], listen: str) -> Served:
         """Serve at host:port."""
@@ -85,22 +93,20 @@ class Front:
             served = serve(self.application(poke), host, int(port))
         except OSError as error:
             raise BadInput(f"listen: {listen} cannot be listened on: {error.strerror}; choose another port") from None
-        if self.images is not None and not self.images.url:
+        if isinstance(self.images, FolderImages) and not self.images.url:
             self.images.url = f"http://{host}:{served.port}/image"
         log.info("%s: REST at http://%s:%d/v2.1", self.settings.cell, host, served.port)
         return served
 
     def posting(self, poke: Callable[[], None]) -> Mapping[str, Callable[..., Any]]:
         """What programs beside this cell may ask for without HTTP, by name."""
-        if self.images is None:
-            raise BadInput("settings: front: images is missing: name a folder where the images are kept")
-        parts = self._parts
+        images, parts = self._needed_images(), self._parts
         with parts.store.unit() as unit:
             seed_flavors(unit)
         api = Api(
             settings=self.settings,
             store=parts.store,
-            images=self.images,
+            images=images,
             poke=poke,
             clock=parts.clock,
             ids=parts.new_id,
@@ -112,17 +118,55 @@ class Front:
         """A secret as it may lie in this cell's database."""
         return self._parts.identity.keep(secret, self._parts.random_bytes)
 
+    def lends_images(self) -> bool:
+        """Whether leaves can be given tokens now; if not, they can soon."""
+        ours = self._service_user
+        if ours is None or ours.is_ready():
+            return True
+        ours.ask_ahead()
+        return False
+
     def read_token(self, image: str) -> str:
-        return self.tokens.token_for(image, Purpose.READ)
+        return self._token(image, Purpose.READ)
 
     def write_token(self, image: str) -> str:
-        return self.tokens.token_for(image, Purpose.WRITE)
+        return self._token(image, Purpose.WRITE)
+
+    def _token(self, image: str, purpose: Purpose) -> str:
+        """Glance knows no tokens for one image, so its leaves come as our own user."""
+        ours = self._service_user
+        return self.tokens.token_for(image, purpose) if ours is None else ours.latest()
+
+    def _needed_images(self) -> Images:
+        if self.images is None:
+            raise BadInput(
+                "settings: front: images is missing: name a folder where the images are kept, or glance: url"
+            )
+        return self.images
 
 
 def seed_flavors(unit: Unit) -> None:
     """The first flavors, if there are none."""
     if not unit.all(FlavorRow):
         unit.save(*(FlavorRow(id=flavor.id, name=flavor.name, flavor=flavor) for flavor in FIRST_FLAVORS))
+
+
+def _glance(settings: FrontSettings, checked: Settings) -> "tuple[GlanceImages, ServiceUser]":
+    if settings.images or settings.image_url:
+        raise BadInput("settings: front: glance holds the images, so images and image_url must not be set; remove them")
+    if checked.auth is not Auth.KEYSTONE:
+        raise BadInput("settings: front: glance needs auth keystone, because images belong to Keystone's projects")
+    parts = urlsplit(settings.glance.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.rstrip("/").endswith("/v2"):
+        raise BadInput(f"settings: front: glance: url {settings.glance.url!r}: write https://host:port, without /v2")
+    if parts.username or parts.query:
+        raise BadInput("settings: front: glance: url must have no user, password or query; our user is keystone: user")
+    # Only here: it brings much along.
+    from api_cell.http.service_user import ServiceUser
+
+    ours = ServiceUser(settings.keystone, checked.keystone_password)
+    authorities = settings.glance.authorities
+    return GlanceImages(settings.glance.url, headers=ours.headers, forget=ours.forget, authorities=authorities), ours
 
 
 def _settings(settings: FrontSettings, parts: Parts) -> Settings:

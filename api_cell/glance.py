@@ -5,6 +5,7 @@ Few calls, each with a time limit; nothing is cached, since an image's status ch
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from api_cell.errors import NotFound
+from api_cell.errors import Forbidden, NotFound
 from api_cell.images import FIELDS, Image, ref_to
 from cells.errors import BadInput, Permanent, Temporary
 from cells.model import ImageRef
@@ -30,23 +31,47 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _NotBelieved(Permanent):
+    """Who we say we are was not believed."""
+
+
 class GlanceImages:
     """`url`: the endpoint, without /v2. `headers` gives what proves who we are (an X-Auth-Token, or HTTP basic
-    authentication), asked before each call, as tokens expire."""
+    authentication), asked before each call, as tokens expire; `forget` is told when that was not believed, and what
+    `headers` gives then is tried once. `authorities`: PEM, of those who sign the endpoint's certificate; empty: the
+    system's."""
 
-    def __init__(self, url: str, *, headers: Callable[[], Mapping[str, str]] = dict) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Callable[[], Mapping[str, str]] = dict,
+        forget: Callable[[], None] | None = None,
+        authorities: str = "",
+    ) -> None:
         if not url.startswith(("http://", "https://")):
             raise BadInput(f"image service {url!r}: write the endpoint as http://host:port or https://..., without /v2")
         self.url = url.rstrip("/")
         self._headers = headers
+        self._forget = forget
         # No proxy from the environment either: the image service is a neighbour.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _Stay()]
+        if authorities:
+            handlers.append(urllib.request.HTTPSHandler(context=_trusting(authorities)))
+        self._opener = urllib.request.build_opener(*handlers)
 
     def get(self, image_id: str) -> Image | None:
         try:
-            return _image(self._ask("GET", f"/v2/images/{urllib.parse.quote(image_id, safe='')}"))
+            return _image(self._ask("GET", _path(image_id)))
         except NotFound:
             return None
+
+    def is_member(self, image_id: str, project: str) -> bool:
+        try:
+            self._ask("GET", f"{_path(image_id)}/members/{urllib.parse.quote(project, safe='')}")
+        except NotFound:
+            return False
+        return True
 
     def find(self, name: str) -> tuple[Image, ...]:
         return self._all_with({"name": name})
@@ -93,11 +118,20 @@ class GlanceImages:
 
     def delete(self, image_id: str) -> None:
         try:
-            self._ask("DELETE", f"/v2/images/{urllib.parse.quote(image_id, safe='')}")
+            self._ask("DELETE", _path(image_id))
         except NotFound:
             return
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            return self._asked(method, path, body)
+        except _NotBelieved:
+            if self._forget is None:
+                raise
+            self._forget()
+            return self._asked(method, path, body)
+
+    def _asked(self, method: str, path: str, body: Any) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Accept": "application/json", **self._headers()}
         if data is not None:
@@ -121,9 +155,24 @@ class GlanceImages:
             ) from None
 
 
+def _trusting(authorities: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except OSError as error:
+        raise BadInput(f"image service: authorities {authorities} cannot be used: {error.strerror or error}") from None
+
+
+def _path(image_id: str) -> str:
+    return f"/v2/images/{urllib.parse.quote(image_id, safe='')}"
+
+
 def _refusal(code: int, method: str, path: str) -> Exception:
     if code == 404:
         return NotFound("No such image")
+    if code == 401:
+        return _NotBelieved(f"the image service answers 401 to {method} {path}: it does not know us; look at our credentials")
+    if code == 403 and method == "DELETE":
+        return Forbidden("The image is protected and cannot be deleted")
     if code in (408, 429) or code >= 500:
         return Temporary(f"the image service answers {code} to {method} {path}")
     return Permanent(f"the image service refuses {method} {path} with {code}; look at its log and our credentials")

@@ -18,7 +18,8 @@ from cells.rows import StoryRow
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
     """Our name, and where new ids and draws come from. `sealed` gives a leaf's secret for an image (leaf, image,
-    whether to write it); `personal` the same for reading, with a tenant's kept secrets in it. `prove` signs that this
+    whether to write it); `personal` the same for reading, with a tenant's kept secrets in it; `lends_images` tells
+    whether there are such secrets now, or will be soon. `prove` signs that this
     attempt was asked of this leaf, `proved` tells whether we did. `attempt_time`
     (seconds): how long a leaf has to answer an offer; `command_time`: how long it has to take up any other command."""
 
@@ -29,6 +30,7 @@ class Here:
     personal: Callable[[CellName, str, bytes], bytes]
     prove: Callable[[Id, int, CellName, BuildSpec], bytes]
     proved: Callable[[Id, int, CellName, BuildSpec, bytes], bool]
+    lends_images: Callable[[], bool] = lambda: True
     attempt_time: int = 60
     command_time: int = 3600
 

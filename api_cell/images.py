@@ -64,10 +64,16 @@ FIELDS = {
 
 class Images(Protocol):
     """Who holds the images: a folder served by ourselves, or Glance. Each may block. Raises Temporary when
-    it cannot be reached, NotFound where an image is asked for that is not there."""
+    it cannot be reached, NotFound where an image is asked for that is not there. `url`: the Glance v2 endpoint, without
+    /v2, as leaves reach it."""
+
+    url: str
 
     def get(self, image_id: str) -> Image | None:
         """The image, or None."""
+
+    def is_member(self, image_id: str, project: str) -> bool:
+        """Whether a shared image is shared with this project."""
 
     def find(self, name: str) -> tuple[Image, ...]:
         """Every image of this name."""
@@ -139,6 +145,9 @@ class FolderImages:
             return None
         image: Image = codec.unpack(Image, data)
         return image
+
+    def is_member(self, image_id: str, project: str) -> bool:
+        return False  # nobody can share an image of the folder
 
     def find(self, name: str) -> tuple[Image, ...]:
         return tuple(image for image in self.all() if image.name == name)

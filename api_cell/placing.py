@@ -49,6 +49,9 @@ def place(here: Here, market: Market, view: View, row: ServerRow, now: Instant) 
         return NOTHING
     if row.deadline < now:
         return failed(here, row, "the build's deadline passed before a leaf took it", now)
+    if not here.lends_images():
+        again = here.wake(now + WAIT, Intent(action="place", number=1), row)
+        return Decision(wake=(again,), notes=("waits for a token for its image",))
     tried = frozenset(each.leaf for each in row.tried)
     try:
         choice = choose(

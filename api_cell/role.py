@@ -94,6 +94,7 @@ class ApiRole:
             ),
             sealed=self._sealed,
             personal=self._personal,
+            lends_images=front.lends_images if front is not None else lambda: True,
         )
         self._identity = identity
         # How long a leaf may be silent is one setting of the cell, whatever else is said about placement.

@@ -46,6 +46,14 @@ class Keystone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """The Glance that holds our images, asked as our own user at Keystone."""
+
+    url: str = ""
+    authorities: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultQuota:
     """What a project may have when no quota was set for it; -1 is no limit. Raise for a private cloud of one team."""
 

@@ -25,6 +25,8 @@ BASE_IMAGE = "11111111-1111-1111-1111-111111111111"
 class MemoryImages:
     """The Images of api_cell.images, without bytes."""
 
+    url = URL
+
     def __init__(self, clock: Clock, new_id: NewId) -> None:
         self._clock = clock
         self._new_id = new_id
@@ -33,6 +35,9 @@ class MemoryImages:
 
     def get(self, image_id: str) -> Image | None:
         return self._images.get(image_id)
+
+    def is_member(self, image_id: str, project: str) -> bool:
+        return False
 
     def find(self, name: str) -> tuple[Image, ...]:
         return tuple(image for image in self._images.values() if image.name == name)

@@ -25,6 +25,7 @@ from cells.ports import View
 from cells.record import Received
 
 ANSWER_TIME = 10 * SECOND
+_WITH_IMAGE = (SnapshotServer, RebuildServer, RescueServer, EvacuateServer)
 
 
 def take(here: Here, market: Market, view: View, received: Received, body: Intent, now: Instant) -> Decision:
@@ -48,6 +49,8 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
     if any(wish.number < body.number and wish.action != "place" for wish in row.intents):
         # One command of a server is on its way at a time: two could change places there, and the later one would win.
         return Decision(wake=(here.wake(now + SECOND // 2, body, row, received),))
+    if isinstance(command, _WITH_IMAGE) and not here.lends_images():
+        return _wait_for_token(here, row, received, body, now)
     if isinstance(command, SnapshotServer):
         command = replace(command, sealed=here.sealed(row.leaf, command.image.id, True))
     elif isinstance(command, RebuildServer | RescueServer):
@@ -66,6 +69,14 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
         row.leaf, command, row, number=body.number, deadline=now + here.command_time * SECOND, asked=received
     )
     return Decision(send=(record,), notes=(f"{body.action} {body.number} to {row.leaf}",))
+
+
+def _wait_for_token(here: Here, row: ServerRow, received: Received, body: Intent, now: Instant) -> Decision:
+    wished = min(wish.at for wish in row.intents if wish.number == body.number)
+    if now > wished + here.command_time * SECOND:
+        return _not_now(here, row, body.number, "there is no token for the image service: Keystone gives none", now)
+    wake = here.wake(now + SECOND // 2, body, row, received)
+    return Decision(wake=(wake,), notes=(f"{body.action} waits for a token for its image",))
 
 
 def _ask(here: Here, row: ServerRow, received: Received, command: Ask, now: Instant) -> Decision:

@@ -147,10 +147,14 @@ def evacuate(call: Call) -> Answer:
 
 def create_image(call: Call) -> Answer:
     wish = call.body["createImage"]
-    image = actions.create_image(call.api, asking(call), wish["name"], wish.get("metadata", {}))
+    return _of_image(call, actions.create_image(call.api, asking(call), wish["name"], wish.get("metadata", {})))
+
+
+def _of_image(call: Call, image: str) -> Answer:
     if call.version >= 45:
         return Answer(code=202, body={"image_id": image})
-    return Answer(code=202, headers={"Location": f"{call.base}/image/v2/images/{image}"})
+    service = call.api.images.url if call.folder is None else f"{call.base}/image"
+    return Answer(code=202, headers={"Location": f"{service}/v2/images/{image}"})
 
 
 def _truth(text: str, field: str) -> bool | None:
@@ -165,10 +169,7 @@ def create_backup(call: Call) -> Answer:
     metadata = dict(wish.get("metadata", {}))
     incremental = _truth(metadata.pop("incremental", ""), "createBackup.metadata.incremental")
     wanted = actions.Backup(kind=wish["backup_type"], rotation=int(wish["rotation"]), incremental=incremental)
-    image = actions.create_backup(call.api, asking(call), wish["name"], wanted, metadata)
-    if call.version >= 45:
-        return Answer(code=202, body={"image_id": image})
-    return Answer(code=202, headers={"Location": f"{call.base}/image/v2/images/{image}"})
+    return _of_image(call, actions.create_backup(call.api, asking(call), wish["name"], wanted, metadata))
 
 
 def lock(call: Call) -> Answer:

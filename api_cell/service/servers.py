@@ -133,11 +133,15 @@ def _refuse_kit(spec: BuildSpec) -> None:
 def usable_image(api: Api, caller: Caller, image_id: str, field: str) -> Image:
     """An image that the caller may build from; Invalid names the field it was asked in."""
     image = api.images.get(image_id)
-    if image is None or not visible(image, caller.project, admin=caller.admin):
+    if image is None or not (visible(image, caller.project, admin=caller.admin) or _is_shared(api, caller, image)):
         raise Invalid(f"{field}: can not find requested image {image_id}; GET the image list for those there are")
     if image.status != "active":
         raise Invalid(f"{field}: image {image.id} is {image.status}, not active; wait until its data is uploaded")
     return image
+
+
+def _is_shared(api: Api, caller: Caller, image: Image) -> bool:
+    return image.visibility == "shared" and api.images.is_member(image.id, caller.project)
 
 
 def ref_of(api: Api, caller: Caller, image: Image, field: str) -> ImageRef:

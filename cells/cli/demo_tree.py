@@ -66,21 +66,29 @@ class DemoTree:
             pool.stop()
 
 
-def open_tree(folder: Path, port: int) -> DemoTree:
-    """Certify, open, join and start every cell of the demo; a port of 0 takes a free one."""
+def open_tree(
+    folder: Path,
+    port: int,
+    *,
+    parents_of: Mapping[CellName, Sequence[CellName]] = TREE,
+    front: Mapping[str, Any] | None = None,
+) -> DemoTree:
+    """Certify, open, join and start every cell of the demo; a port of 0 takes a free one. `front`: the settings of its
+    front doors, else a folder of images and no logins."""
     house = House(create_tables=True)
     tree = DemoTree(house=house, pools={})
     root = RootKey(os.urandom(32))
     open_pool, register = part("simulator"), part("pool")
-    for name, parents in TREE.items():
-        if name in LEAVES:
+    for name, parents in parents_of.items():
+        is_leaf = all(name not in above for above in parents_of.values())
+        if is_leaf:
             tree.pools[name] = open_pool(folder / name / "xenserver", name, HOSTS)
-        cell = house.open(_config(folder, root, name, parents, port))
-        if name in LEAVES:
+        cell = house.open(_config(folder, root, name, parents, port, front))
+        if is_leaf:
             with cell.store.unit() as unit:
                 url = tree.pools[name].url
                 register(unit, cell.identity, os.urandom, name=name, url=url, user="root", password="xen")
-    for name, parents in TREE.items():
+    for name, parents in parents_of.items():
         for parent in parents:
             house.join(parent, name)
     for name, cell in house.cells.items():
@@ -90,14 +98,21 @@ def open_tree(folder: Path, port: int) -> DemoTree:
     return tree
 
 
-def _config(folder: Path, root: RootKey, name: CellName, parents: Sequence[CellName], port: int) -> CellConfig:
+def _config(
+    folder: Path,
+    root: RootKey,
+    name: CellName,
+    parents: Sequence[CellName],
+    port: int,
+    front: Mapping[str, Any] | None,
+) -> CellConfig:
     role = "compute" if parents else "api"
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     seed, public = new_key(os.urandom)
     settings: dict[str, Any] = {"mute_after": 10.0}
     if role == "api":
-        settings["front"] = {"images": str(home / "images")}
+        settings["front"] = {"images": str(home / "images")} if front is None else dict(front)
     else:
         settings["clean_seconds"] = 5.0
     return CellConfig(

@@ -95,6 +95,23 @@ def test_a_glance_that_is_away_or_refuses_is_told_apart(tmp_path: Path) -> None:
             images.find("n")
 
 
+def test_a_token_that_is_refused_is_given_up_for_a_new_one_once(tmp_path: Path) -> None:
+    user = User(name="cell", project="ops", secret=hash_password("pw", os.urandom(8)))
+    stale = {"Authorization": "Basic " + base64.b64encode(b"cell:old").decode()}
+    logins = [LOGIN, stale, stale]
+    with an_api_house(tmp_path, auth=Auth.HTTP_BASIC, users=(user,)) as house:
+        server = serve(house.app)
+        url = f"http://127.0.0.1:{server.port}/image"
+        images = GlanceImages(url, headers=lambda: logins[-1], forget=lambda: logins.__delitem__(-1))
+        try:
+            with pytest.raises(Permanent, match="401"):
+                images.find("n")
+            assert logins == [LOGIN, stale]
+            assert images.find("n") == () and logins == [LOGIN]
+        finally:
+            server.stop()
+
+
 def test_an_endpoint_that_is_no_url_is_refused() -> None:
     with pytest.raises(BadInput, match="endpoint"):
         GlanceImages("file:///etc")

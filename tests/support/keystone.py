@@ -81,7 +81,7 @@ class Keystone:
 def a_keystone(folder: Path) -> Iterator[Keystone]:
     """Made, bootstrapped and served; ended and forgotten at the end."""
     (folder / "keystone.conf").write_text(_CONFIG.format(folder=folder))
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}/v3"
     owner = ("--keystone-user", _name(os.getuid()), "--keystone-group", _name(os.getuid()))
     _manage(folder, "db_sync")
@@ -125,7 +125,7 @@ def _name(uid: int) -> str:
     return pwd.getpwuid(uid).pw_name
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -74,3 +74,36 @@ def test_logins_that_are_not_configured_whole_are_refused_by_name(
     SqlStore(f"sqlite:///{tmp_path}/east.db", ApiRole.rows).close()
     with pytest.raises(BadInput, match=words):
         application({CONFIG: str(a_config(tmp_path, **front))})
+
+
+GLANCE = "http://glance:9292"
+
+
+# keystoneauth1 imports cgi until Python has it no more.
+@pytest.mark.filterwarnings("ignore:'cgi' is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("front", "words"),
+    [
+        ({"glance": {"url": GLANCE}}, "images and image_url must not be set"),
+        ({"glance": {"url": GLANCE}, "images": "", "image_url": "", "auth": "none"}, "glance needs auth keystone"),
+        ({"glance": {"url": f"{GLANCE}/v2"}, "images": "", "image_url": ""}, "write https://host:port, without /v2"),
+        ({"glance": {"url": "glance:9292"}, "images": "", "image_url": ""}, "write https://host:port"),
+        ({"glance": {"url": "http://me:pw@glance"}, "images": "", "image_url": ""}, "no user, password or query"),
+        (
+            {"glance": {"url": GLANCE, "authorities": "/no/such"}, "images": "", "image_url": ""},
+            "authorities /no/such cannot be used",
+        ),
+        ({"glance": {"uri": GLANCE}}, "uri"),
+        ({"images": "", "image_url": ""}, "name a folder where the images are kept, or glance: url"),
+    ],
+)
+def test_an_image_service_that_is_not_configured_whole_is_refused_with_the_remedy(
+    tmp_path: Path, front: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "password").write_text("pw")
+    keystone = {"url": "http://keystone:5000/v3", "password_file": str(tmp_path / "password")}
+    if "auth" not in front:
+        front = {**front, "auth": "keystone", "keystone": keystone}
+    with pytest.raises(BadInput, match=words) as refused:
+        application({CONFIG: str(a_config(tmp_path, **front))})
+    assert "pw@" not in str(refused.value)

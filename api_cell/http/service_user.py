@@ -1,0 +1,112 @@
+"""Our own user at Keystone, as whom this cell and its leaves come to the image service. Imported only where `auth` is
+keystone.
+
+A leaf uses its token a while after it was given one, so none is given that has less than half of its life left.
+Decisions wait for nobody: they take what is there, and a new token is fetched meanwhile.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from keystoneauth1.access import AccessInfoV3
+from keystoneauth1.exceptions import ClientException
+from keystoneauth1.exceptions.http import Forbidden, NotFound, Unauthorized
+from keystoneauth1.identity.v3 import Password
+from keystoneauth1.session import Session
+
+from api_cell.settings import Keystone
+from cells.errors import BadInput, CelltreeError, Permanent, Temporary
+
+log = logging.getLogger("celltree.front")
+
+_SECONDS = 10.0
+
+
+class ServiceUser:
+    """Its tokens. Thread-safe."""
+
+    def __init__(self, settings: Keystone, password: str) -> None:
+        self._url = settings.url
+        self._settings = settings
+        self._password = password
+        self._access: AccessInfoV3 | None = None
+        self._one_asks = threading.Lock()
+        self._is_asking = False
+        self._is_refused = False
+
+    def headers(self) -> Mapping[str, str]:
+        """What proves who we are. May block; Temporary when Keystone cannot be asked, Permanent when it does not let
+        us in."""
+        if not self.is_ready():
+            self._fetch()
+        return {"X-Auth-Token": self.latest()}
+
+    def is_ready(self) -> bool:
+        """Whether the latest token is good for a while. Never blocks."""
+        access = self._access
+        return access is not None and not self._is_refused and _lasts(access)
+
+    def latest(self) -> str:
+        """The latest token; empty where there was none yet. Never blocks."""
+        return str(self._access.auth_token) if self._access is not None else ""
+
+    def ask_ahead(self) -> None:
+        """Have a token at hand soon. Never blocks."""
+        if self._is_asking:
+            return
+        self._is_asking = True
+        threading.Thread(target=self._ask_ahead, name="celltree service token", daemon=True).start()
+
+    def forget(self) -> None:
+        """The latest token was refused: another one is needed."""
+        self._is_refused = True
+
+    def _ask_ahead(self) -> None:
+        try:
+            self._fetch()
+        except CelltreeError as error:
+            log.warning("%s", error)
+        finally:
+            self._is_asking = False
+
+    def _fetch(self) -> None:
+        with self._one_asks:
+            if not self.is_ready():
+                self._access, self._is_refused = self._login(), False
+
+    def _login(self) -> AccessInfoV3:
+        settings = self._settings
+        ours = Password(
+            settings.url,
+            self._password,
+            username=settings.user,
+            user_domain_name=settings.domain,
+            project_name=settings.project,
+            project_domain_name=settings.domain,
+            include_catalog=False,
+        )
+        session = Session(verify=settings.authorities or True, timeout=_SECONDS)
+        try:
+            access = ours.get_auth_ref(session)
+        except (Unauthorized, Forbidden, NotFound) as error:
+            raise Permanent(
+                f"Keystone at {self._url} does not let user {settings.user} into project {settings.project} "
+                f"({error.http_status}); look at front: keystone: url, user, password_file, project and domain"
+            ) from None
+        except ClientException as error:
+            raise Temporary(f"Keystone at {self._url} cannot be asked for a token: {type(error).__name__}") from None
+        finally:
+            session.session.close()
+        if not isinstance(access, AccessInfoV3):
+            raise BadInput(f"front: keystone: url {self._url} is not of the Identity API v3; end it with /v3")
+        return access
+
+
+def _lasts(access: AccessInfoV3) -> bool:
+    """Whether it has half of its life left."""
+    issued, expires = access.issued, access.expires
+    if issued is None or expires is None:
+        return False
+    return bool(expires - datetime.now(UTC) >= (expires - issued) / 2)
