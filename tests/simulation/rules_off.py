@@ -170,6 +170,18 @@ class _TakesAll(_Dressed):
         return decision.but(taken=True)
 
 
+class _WishesOnce(_Dressed):
+    """A wish that its leaf is not at is not wished again when digests are compared."""
+
+    def decide(self, view: Any, received: Received, now: int) -> Decision:
+        decision: Decision = self._role.decide(view, received, now)
+        return decision.but(wake=()) if isinstance(received.record.body, Digest) else decision
+
+
+def _forgetful(role: Any) -> Any:
+    return _TakesAll(role) if role.name == "compute" else _WishesOnce(role)
+
+
 class _TrustingJournal:
     """A journal that does not ask who holds the shard."""
 
@@ -248,6 +260,6 @@ RULES: dict[str, Callable[[], Build]] = {
     "reservations": lambda: Build(dress=_dress("api", _NoReservations)),
     "command numbers": lambda: Build(dress=_dress("compute", _NoNumbers)),
     "first words": lambda: Build(dress=_dress("api", _NoFirstWords)),
-    "commands to forgotten servers": lambda: Build(dress=_dress("compute", _TakesAll)),
+    "commands to forgotten servers": lambda: Build(dress=_forgetful),
     "acknowledged after the commit": lambda: Build(acks_early=True),
 }

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from api_cell.role import ApiRole
 from cells.names import SECOND, is_due
 from cells.rows import LeaseRow
 from tests.support.embedded import Tree, make_tree
@@ -19,15 +20,23 @@ def tree() -> Iterator[Tree]:
     tree.close()
 
 
+def heard(tree: Tree) -> int:
+    """The newest that east has from the leaf."""
+    role: ApiRole = tree["east"].role  # type: ignore[assignment]
+    return role.neighbourhood.roster["leaf"].record.generation.sequence
+
+
 def test_what_comes_every_so_often_is_due_in_its_time_or_when_it_is_further_off_than_it_can_be() -> None:
     assert [is_due(at, 10, 100) for at in (99, 100, 101, 110, 111)] == [True, True, False, False, True]
 
 
 def test_cells_whose_clocks_are_put_back_an_hour_go_on_at_once(tree: Tree) -> None:
     tree.clock.advance(-HOUR)
+    before = heard(tree)
     server = tree.build("east")
     tree.run(4)
     assert tree.server("east", server).status == "ACTIVE"
+    assert heard(tree) >= before + 3  # a tick each second
     tree.run(20)
     validate_quiet(tree)
 
