@@ -179,7 +179,7 @@ def _snapshots(tree: Tree) -> list[str]:
 
 def _take_and_drop(tree: Tree, server: bytes) -> None:
     _ask(TakeHostSnapshot(name="before"))(tree, server)
-    (taken,) = _snapshots(tree)
+    (taken,) = [vm["uuid"] for vm in tree.objects("leaf", "VM") if vm["name_description"] == "before"]
     _ask(DropHostSnapshot(snapshot=taken))(tree, server)
 
 

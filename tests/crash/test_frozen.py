@@ -24,6 +24,7 @@ FROZEN_IN = (
     "attach a volume",
     "detach a volume",
     "rebuild",
+    "take and drop a snapshot on the host",
     "delete",
 )
 

@@ -118,6 +118,18 @@ def test_snapshot_on_the_host_leaves_volumes_out(house: House) -> None:
     assert driver.host_snapshots(house.session, SERVER) == ()
 
 
+def test_second_snapshot_of_a_number_is_shown_with_the_first_and_goes_with_it(house: House) -> None:
+    """A daemon that was frozen in its call has made it."""
+    vm = next(iter(house.servers()))
+    house.session.call("VM.snapshot", vm, f"{tags.vm_name(SERVER)}-snapshot-5")
+    driver.take_host_snapshot(house.session, SERVER, 5, "before")
+    house.session.call("VM.snapshot", vm, f"{tags.vm_name(SERVER)}-snapshot-5")
+    (shown,) = driver.host_snapshots(house.session, SERVER)
+    assert shown.name == "before"
+    driver.drop_host_snapshot(house.session, SERVER, shown.id)
+    assert [vm for vm in house.records("VM").values() if vm["is_a_snapshot"]] == []
+
+
 def test_administrator_gives_takes_and_lists_volumes(house: House) -> None:
     volume = house.a_volume(project="")
     driver.allow_volume(house.session, volume, "p")

@@ -48,15 +48,21 @@ def take_host_snapshot(session: Session, server: bytes, number: int, name: str) 
 
 @telling("look for the server's snapshots")
 def host_snapshots(session: Session, server: bytes) -> tuple[HostSnapshot, ...]:
-    """Every snapshot of the server that its host keeps, oldest first."""
-    found = [_facts(taken) for vm in vms.current(session, server) for taken in snapshots_of(session, server, vm)]
-    return tuple(sorted(found, key=lambda each: (each.taken, each.name)))
+    """Every snapshot of the server that its host keeps, oldest first. Those of one number are one: a second comes of a
+    daemon that was frozen in its call, and was never given the snapshot's name in place of the server's."""
+    found: dict[str, Vm] = {}
+    for vm in vms.current(session, server):
+        for taken in snapshots_of(session, server, vm):
+            label = str(taken.record["name_label"])
+            if label not in found or taken.record["name_description"] != vm.record["name_description"]:
+                found[label] = taken
+    return tuple(sorted(map(_facts, found.values()), key=lambda each: (each.taken, each.name)))
 
 
 @telling("remove the snapshot from the host")
 def drop_host_snapshot(session: Session, server: bytes, snapshot: str) -> None:
-    """Remove one snapshot (a uuid) with its disks. Already gone is success; Permanent for what is none of this
-    server's."""
+    """Remove one snapshot (a uuid), and others of its number, with their disks. Already gone is success; Permanent for
+    what is none of this server's."""
     try:
         ref = str(session.call("VM.get_by_uuid", snapshot))
     except XenFailure as failure:
@@ -68,7 +74,8 @@ def drop_host_snapshot(session: Session, server: bytes, snapshot: str) -> None:
         return
     if not _is_ours(taken, server):
         raise Permanent("the server has no such snapshot; look at those it has")
-    _drop(session, ref, server)
+    for each in _of_label(session, server, str(taken.record["name_label"])):
+        _drop(session, each, server)
 
 
 def drop_all(session: Session, server: bytes, vm: Vm) -> None:
@@ -83,6 +90,12 @@ def snapshots_of(session: Session, server: bytes, vm: Vm) -> Iterator[Vm]:
         taken = vms.read(session, ref)
         if taken is not None and _is_ours(taken, server):
             yield taken
+
+
+def _of_label(session: Session, server: bytes, label: str) -> list[str]:
+    """The references of our snapshots of this name."""
+    found = [vms.read(session, ref) for ref in session.call("VM.get_by_name_label", label)]
+    return [taken.ref for taken in found if taken is not None and _is_ours(taken, server)]
 
 
 def _drop(session: Session, ref: str, server: bytes) -> None:
