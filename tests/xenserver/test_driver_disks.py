@@ -62,15 +62,20 @@ class Desk:
 
     def raw(self, device: int, name: str = tags.vm_name(SERVER)) -> Path:
         """The disk of a VM (the server's) at a device number, as a raw file."""
+        file = self.file(device, name)
+        target = self.folder / f"{file.stem}.raw"
+        target.unlink(missing_ok=True)
+        vhd.export_raw_file(file, target)
+        return target
+
+    def file(self, device: int, name: str = tags.vm_name(SERVER)) -> Path:
+        """Where it is on storage."""
         vm = self.session.call("VM.get_by_name_label", name)[0]
         for ref in self.session.call("VM.get_VBDs", vm):
             vbd = self.session.call("VBD.get_record", ref)
             if vbd["userdevice"] == str(device):
                 uuid = self.session.call("VDI.get_uuid", vbd["VDI"])
-                target = self.folder / f"{uuid}.raw"
-                target.unlink(missing_ok=True)
-                vhd.export_raw_file(next((self.pool.data / "sr").rglob(f"{uuid}.vhd")), target)
-                return target
+                return next((self.pool.data / "sr").rglob(f"{uuid}.vhd"))
         raise AssertionError(f"the server has no disk at device {device}")
 
     def write_back(self, raw: Path) -> None:
@@ -266,6 +271,51 @@ def test_ephemeral_disk_keeps_its_files_over_a_resize_and_is_gone_after_delete(d
     driver.destroy(desk.session, SERVER)
     left = [vdi["name_label"] for vdi in desk.session.call("VDI.get_all_records").values() if vdi["managed"]]
     assert left == [tags.image_name("demo")]
+
+
+CANARY = b"Canary-7b11 of the tenant before" * 64
+
+
+def _mark(desk: Desk, device: int) -> None:
+    with vhd.Disk.open(desk.file(device), writable=True) as disk:
+        disk.pwrite(GIB - 8 * MIB, CANARY)
+
+
+def _marked(desk: Desk) -> list[Path]:
+    """The files of storage that hold the canary."""
+    desk.pool.settle()
+    return [path for path in (desk.pool.data / "sr").rglob("*") if path.is_file() and CANARY in path.read_bytes()]
+
+
+def test_ossa_2012_020_a_new_disk_holds_nothing_of_an_earlier_tenant(desk: Desk) -> None:
+    image = desk.image()
+    desk.build(desk.plan(image, EXTRA))
+    for device in (0, 4):
+        _mark(desk, device)
+    assert len(_marked(desk)) == 2
+    driver.destroy(desk.session, SERVER)
+    assert _marked(desk) == []
+    desk.build(desk.plan(image, EXTRA))
+    for device in (0, 4):
+        with vhd.Disk.open(desk.file(device)) as disk:
+            assert disk.pread(GIB - 8 * MIB, len(CANARY)) != CANARY
+    assert _marked(desk) == []
+
+
+def test_ossa_2014_003_a_server_that_moves_has_nothing_of_its_root_disk_or_image_on_its_ephemeral_one(
+    desk: Desk,
+) -> None:
+    image = desk.image()
+    desk.build(desk.plan(image, EXTRA))
+    _mark(desk, 0)
+    larger = replace(EXTRA, id="4", name="m1.larger", disk_gib=2)
+    driver.resize(desk.session, desk.plan(image, larger, serial=3, host=1), KeptJournal())
+    driver.confirm_resize(desk.session, SERVER)
+    with vhd.Disk.open(desk.file(0)) as root, vhd.Disk.open(desk.file(4)) as ephemeral:
+        assert root.pread(GIB - 8 * MIB, len(CANARY)) == CANARY
+        assert ephemeral.pread(GIB - 8 * MIB, len(CANARY)) != CANARY
+    assert _tool("debugfs", "-R", "cat /motd", str(desk.raw(4))).count("made for a test") == 0
+    assert "lost+found" in _tool("debugfs", "-R", "ls", str(desk.raw(4)))
 
 
 def test_config_drive_says_who_the_server_is(desk: Desk) -> None:
