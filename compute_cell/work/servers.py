@@ -36,7 +36,7 @@ def power(tools: Tools, job: Job, task: PowerTask, journal: Journal) -> None:
             driver.stop(session, job.server, clean_seconds=tools.clean_seconds)
         case "reboot" | "hard_reboot":
             hard = task.action == "hard_reboot"
-            driver.reboot(session, job.server, journal, hard=hard, clean_seconds=tools.clean_seconds)
+            driver.reboot(session, job.server, journal, host=task.host, hard=hard, clean_seconds=tools.clean_seconds)
         case "pause":
             driver.pause(session, job.server)
         case "unpause":
@@ -44,7 +44,7 @@ def power(tools: Tools, job: Job, task: PowerTask, journal: Journal) -> None:
         case "suspend":
             driver.suspend(session, job.server)
         case "resume":
-            driver.resume(session, job.server)
+            driver.resume(session, job.server, host=task.host)
         case other:
             raise Permanent(f"no such power action: {other!r}")
 

@@ -116,3 +116,25 @@ def test_a_look_waits_for_nothing_after_its_token_was_lost_and_sees_all() -> Non
     assert (again.quiet, again.servers[SERVER].power_state) == (False, "Halted")
     lost = driver.look(house.session, "no token")
     assert lost.servers == again.servers
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_was_off_or_suspended_runs_again_on_the_host_it_is_given(number: int) -> None:
+    house = House(shape=SHARED)
+    house.built()
+    session, host = house.session, house.facts().hosts[number].uuid
+    driver.stop(session, SERVER, clean_seconds=0)
+    driver.reboot(session, SERVER, KeptJournal(), host=host)
+    assert _host_of(session) == host
+    driver.suspend(session, SERVER)
+    driver.resume(session, SERVER, host=house.facts().hosts[1 - number].uuid)
+    assert _host_of(session) == house.facts().hosts[1 - number].uuid
+    driver.suspend(session, SERVER)
+    driver.start(session, SERVER, host=host)
+    assert _host_of(session) == host
+
+
+def _host_of(session: Session) -> str:
+    found = driver.find(session, SERVER)
+    assert found is not None
+    return found.host

@@ -34,7 +34,7 @@ def start(session: Session, server: bytes, *, host: str = "") -> RunningFacts:
         case PowerState.PAUSED:
             session.call("VM.unpause", vm.ref)
         case PowerState.SUSPENDED:
-            run_task(session, "Async.VM.resume", vm.ref, False, False, limit=_MEMORY_SECONDS)
+            _resume(session, vm, host)
         case _:
             return running_facts(started_on(session, vm, host))
     return running_facts(started_on(session, vms.read(session, vm.ref) or vm, host))
@@ -48,30 +48,37 @@ def stop(session: Session, server: bytes, *, clean_seconds: float = CLEAN_SECOND
 
 @telling("reboot the server")
 def reboot(
-    session: Session, server: bytes, journal: Journal, *, hard: bool = False, clean_seconds: float = CLEAN_SECONDS
+    session: Session,
+    server: bytes,
+    journal: Journal,
+    *,
+    host: str = "",
+    hard: bool = False,
+    clean_seconds: float = CLEAN_SECONDS,
 ) -> RunningFacts:
     """Reboot once, however often this is called with one journal: a reboot gives a new domain id. A soft reboot that
-    the guest does not do in `clean_seconds` becomes a hard one; a server that is off is started."""
+    the guest does not do in `clean_seconds` becomes a hard one; a server that is off is started, on this host (a uuid)
+    or on any that can."""
     vm = vms.the_one(session, server)
     before = journal.get("domid")
     if before is None:
         before = int(vm.record["domid"])
         journal.put("domid", before)
     if vm.halted:
-        return running_facts(started_on(session, vm, ""))
+        return running_facts(started_on(session, vm, host))
     if int(vm.record["domid"]) != before:
-        return running_facts(started_on(session, vm, ""))
+        return running_facts(started_on(session, vm, host))
     if not hard and vm.power_state is PowerState.RUNNING and _rebooted_cleanly(session, vm, clean_seconds):
-        return running_facts(started_on(session, _again(session, vm), ""))
+        return running_facts(started_on(session, _again(session, vm), host))
     if vm.power_state is PowerState.SUSPENDED:
         power_off(session, vm, clean_seconds=0)
-        return running_facts(started_on(session, _again(session, vm), ""))
+        return running_facts(started_on(session, _again(session, vm), host))
     try:
         run_task(session, "Async.VM.hard_reboot", vm.ref, limit=HARD_SECONDS)
     except XenFailure as failure:
         if failure.code != "VM_BAD_POWER_STATE":
             raise
-    return running_facts(started_on(session, _again(session, vm), ""))
+    return running_facts(started_on(session, _again(session, vm), host))
 
 
 @telling("pause the server")
@@ -93,16 +100,26 @@ def suspend(session: Session, server: bytes) -> None:
 
 
 @telling("resume the server")
-def resume(session: Session, server: bytes) -> None:
-    """Let a suspended server go on. Permanent unless it is suspended or runs; Refusal(no_room) when no host has
-    memory for it."""
-    _bring(session, server, PowerState.RUNNING, "Async.VM.resume", False, False)
+def resume(session: Session, server: bytes, *, host: str = "") -> None:
+    """Let a suspended server go on, on this host (a uuid) or on any that can. Permanent unless it is suspended or
+    runs; Refusal(no_room) when there is no memory for it."""
+    vm = vms.the_one(session, server)
+    if vm.power_state is not PowerState.RUNNING:
+        _resume(session, vm, host)
 
 
-def _bring(session: Session, server: bytes, wanted: PowerState, method: str, *params: bool) -> None:
+def _bring(session: Session, server: bytes, wanted: PowerState, method: str) -> None:
     vm = vms.the_one(session, server)
     if vm.power_state is not wanted:
-        run_task(session, method, vm.ref, *params, limit=_MEMORY_SECONDS)
+        run_task(session, method, vm.ref, limit=_MEMORY_SECONDS)
+
+
+def _resume(session: Session, vm: Vm, host: str) -> None:
+    if host:
+        at = session.handle("host", host)
+        run_task(session, "Async.VM.resume_on", vm.ref, at, False, False, limit=_MEMORY_SECONDS)
+    else:
+        run_task(session, "Async.VM.resume", vm.ref, False, False, limit=_MEMORY_SECONDS)
 
 
 def _again(session: Session, vm: Vm) -> Vm:
