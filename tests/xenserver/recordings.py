@@ -283,9 +283,6 @@ class Player:
                 found[step["step"]] = f"{step['method']}: {problem}"
         return found
 
-    def compared(self) -> int:
-        return sum(not (step.get("cleanup") or step.get("artefact")) for step in self.steps)
-
     def _play(self, step: Step) -> str:
         special = getattr(self, "_play_" + step["method"].lstrip("$"), None) if step["method"].startswith("$") else None
         if special is not None:

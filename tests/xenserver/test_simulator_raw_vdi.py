@@ -150,7 +150,8 @@ def test_a_disk_that_is_being_written_waits_with_snapshots_and_refuses_to_be_des
     assert house.read(snapshot)[:8] == b"halfhalf"
 
 
-def test_an_export_gives_the_disk_as_it_was_though_storage_merges_its_layers_meanwhile(house):
+@pytest.mark.parametrize("kind", ["raw", "vhd"])
+def test_an_export_gives_the_disk_as_it_was_though_storage_merges_its_layers_meanwhile(house, tmp_path, kind):
     disk = house.api.VDI.create(a_disk(house.sr, size=64 * MIB))
     data = random.Random(1).randbytes(48 * MIB)
     house.write(disk, 0, data)
@@ -158,8 +159,8 @@ def test_an_export_gives_the_disk_as_it_was_though_storage_merges_its_layers_mea
     house.write(disk, 40 * MIB, b"newer")
     connection = socket.create_connection(("127.0.0.1", house.pool.server.port), timeout=30)
     with connection, connection.makefile("rb") as reader:
-        request = f"GET /export_raw_vdi?vdi={disk}&session_id={house.session.handle} HTTP/1.1\r\n\r\n"
-        connection.sendall(request.encode())
+        query = f"vdi={disk}&session_id={house.session.handle}&format={kind}"
+        connection.sendall(f"GET /export_raw_vdi?{query} HTTP/1.1\r\n\r\n".encode())
         while reader.readline().strip():
             continue
         start = reader.read(MIB)
@@ -167,6 +168,10 @@ def test_an_export_gives_the_disk_as_it_was_though_storage_merges_its_layers_mea
         house.settle()
         assert len(vhd.chain(house.path(disk))) == 1
         whole = start + reader.read()
+    if kind == "vhd":
+        (tmp_path / "out.vhd").write_bytes(whole)
+        with vhd.Disk.open(tmp_path / "out.vhd") as sent:
+            whole = sent.pread(0, sent.size)
     assert whole == data[: 40 * MIB] + b"newer" + data[40 * MIB + 5 :] + bytes(16 * MIB)
 
 

@@ -160,9 +160,7 @@ def _export(engine: Engine, request: Request, transfer: Transfer, vdi: Row, kind
     held = ExitStack()
     try:
         disk = held.enter_context(reading(engine, vdi))
-        plan = (
-            vhd.plan_export(disk.path, path_of(engine, base) if base is not None else None) if kind == "vhd" else None
-        )
+        plan = _planned(engine, disk, base) if kind == "vhd" else None
     except (vhd.VhdError, OSError, Failure) as error:
         with engine.unlocked():
             held.close()
@@ -182,6 +180,7 @@ def _export(engine: Engine, request: Request, transfer: Transfer, vdi: Row, kind
 
 
 def _planned(engine: Engine, disk: vhd.Disk, base: Row | None) -> vhd.VhdExport:
+    """A stream of what the open disk holds now, or of how it differs from its base."""
     if base is None:
         return vhd.plan_export(disk)
     with reading(engine, base) as older:
