@@ -1,5 +1,5 @@
-"""Whatever a neighbour with a true certificate says, in a form that the codec takes: a role decides on it or refuses it in
-words, and its next decision is as good as before."""
+"""Whatever a neighbour with a true certificate says, in a form that the codec takes: a role decides on it or refuses it
+in words, and its next decision is as good as before."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -141,10 +141,12 @@ def _ask(
 ) -> str:
     """The agent's message, where its code is one of the good ones."""
     answer = domain.ask(session, server, PLUGIN, function, {**params, "timeout": timeout}, limit=timeout)
-    match answer["outcome"]:
-        case "answered" if answer["returncode"] in good:
-            return str(answer["message"])
-        case "answered" if answer["returncode"] == "404":
+    said = answer if isinstance(answer, dict) else {}
+    code = said.get("returncode")
+    match said.get("outcome"):
+        case "answered" if code in good:
+            return str(said.get("message", ""))
+        case "answered" if code == "404":
             raise Permanent("the server's guest agent does not know how; update it")
         case "answered":
             raise Permanent("the server's guest agent could not do it")
