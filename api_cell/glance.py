@@ -170,7 +170,9 @@ def _refusal(code: int, method: str, path: str) -> Exception:
     if code == 404:
         return NotFound("No such image")
     if code == 401:
-        return _NotBelieved(f"the image service answers 401 to {method} {path}: it does not know us; look at our credentials")
+        return _NotBelieved(
+            f"the image service answers 401 to {method} {path}: it does not know us; look at our credentials"
+        )
     if code == 403 and method == "DELETE":
         return Forbidden("The image is protected and cannot be deleted")
     if code in (408, 429) or code >= 500:

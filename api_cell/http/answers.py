@@ -398,6 +398,36 @@ QUOTA_UPDATED = by_version(_quota_updated)
 QUOTA_DETAIL = by_version(_quota_detail)
 
 
+_HOURS: Schema = {"type": "number", "minimum": 0}
+_SERVER_USAGE = exactly(
+    {
+        **dict.fromkeys(("name", "tenant_id", "flavor", "state"), TEXT),
+        **dict.fromkeys(("vcpus", "memory_mb", "local_gb", "uptime"), COUNT),
+        "instance_id": UUID,
+        "started_at": PLAIN_TIME,
+        "ended_at": maybe(PLAIN_TIME),
+        "hours": _HOURS,
+    }
+)
+_SERVER_USAGES: Schema = {"type": "array", "items": _SERVER_USAGE}
+_TAKEN: Mapping[str, Schema] = {
+    "tenant_id": TEXT,
+    **dict.fromkeys(("start", "stop"), PLAIN_TIME),
+    **dict.fromkeys(
+        ("total_hours", "total_vcpus_usage", "total_memory_mb_usage", "total_local_gb_usage"),
+        _HOURS,
+    ),
+}
+USAGES = ok(list_of("tenant_usages", exactly(_TAKEN, {"server_usages": _SERVER_USAGES})))
+_NO_USAGE = exactly({})
+USAGE = ok(
+    exactly(
+        {"tenant_usage": {"anyOf": [exactly({**_TAKEN, "server_usages": _SERVER_USAGES}), _NO_USAGE]}},
+        {"tenant_usage_links": LINKS},
+    )
+)
+
+
 def _limits(version: int) -> Schema:
     absolute: Schema = {"type": "object", "additionalProperties": LIMIT, "required": ["maxTotalInstances"]}
     return exactly({"limits": exactly({"rate": {"type": "array"}, "absolute": absolute})})

@@ -34,6 +34,8 @@ ATTACHMENTS: Mapping[str, Schema] = {"limit": _NUMBER, "offset": _NUMBER}
 KEYPAIR: Mapping[str, Schema] = {"user_id": _TEXT}
 KEYPAIRS: Mapping[str, Schema] = {**PAGE, **KEYPAIR}
 LIMITS: Mapping[str, Schema] = {"tenant_id": _TEXT}
+USAGE: Mapping[str, Schema] = {**PAGE, "start": _TIME, "end": _TIME}
+USAGES: Mapping[str, Schema] = {**USAGE, "detailed": {"enum": ["0", "1"]}}
 IMAGES: Mapping[str, Schema] = {
     **PAGE,
     **dict.fromkeys(("name", "status", "visibility", "owner", "id", "disk_format", "container_format", "tag"), _TEXT),

@@ -21,6 +21,7 @@ from api_cell.http import (
     quotas,
     schemas,
     servers,
+    usage,
     versions,
     volumes,
     zones,
@@ -36,6 +37,7 @@ _FLAVORS = "/v2.1/flavors"
 _FLAVOR = "/v2.1/flavors/{flavor}"
 _SPECS = "/v2.1/flavors/{flavor}/os-extra_specs"
 _QUOTA = "/v2.1/os-quota-sets/{project}"
+_USAGE = "/v2.1/os-simple-tenant-usage"
 _KEYPAIRS = "/v2.1/os-keypairs"
 _IMAGES = "/image/v2/images"
 _IMAGE = "/image/v2/images/{image}"
@@ -169,6 +171,8 @@ ROUTES: tuple[Route, ...] = (
     _route(f"DELETE {_SPECS}/{{key}}", flavors.drop_extra_spec, {200: None}, rule=_ADMIN),
     # what a project and a user have
     _route("GET /v2.1/limits", quotas.limits, answers.LIMITS, query=queries.LIMITS),
+    _route(f"GET {_USAGE}", usage.of_all, answers.USAGES, rule=_ADMIN, query=queries.USAGES),
+    _route(f"GET {_USAGE}/{{project}}", usage.of_project, answers.USAGE, query=queries.USAGE),
     _route(f"GET {_QUOTA}", quotas.show, answers.QUOTA),
     _route(f"GET {_QUOTA}/detail", quotas.detail, answers.QUOTA_DETAIL),
     _route(f"GET {_QUOTA}/defaults", quotas.defaults, answers.QUOTA),

@@ -266,7 +266,7 @@ def _wanted(call: Call, size: int) -> Wanted | None:
             ids = tuple(id_from_text(text) for text in query.all("uuid"))
         except BadInput:
             return None
-    changed_since = _instant("changes-since", query.text("changes-since"))
+    changed_since = instant("changes-since", query.text("changes-since"))
     order, descending = _order(call, by_id=deleted or changed_since is not None)
     return Wanted(
         project=project,
@@ -283,7 +283,7 @@ def _wanted(call: Call, size: int) -> Wanted | None:
         deleted=deleted,
         order=order,
         descending=descending,
-        after=_marker(query.text("marker")),
+        after=marker_of(query.text("marker")),
         limit=size,
     )
 
@@ -302,7 +302,7 @@ def _order(call: Call, *, by_id: bool) -> tuple[str, bool]:
     return order, direction == "desc"
 
 
-def _marker(text: str) -> bytes | None:
+def marker_of(text: str) -> bytes | None:
     if not text:
         return None
     try:
@@ -311,7 +311,7 @@ def _marker(text: str) -> bytes | None:
         raise Invalid(f"marker [{text[:80]}] not found; use the id of the last server of the page before") from None
 
 
-def _instant(field: str, text: str) -> Instant | None:
+def instant(field: str, text: str) -> Instant | None:
     if not text:
         return None
     try:

@@ -8,6 +8,7 @@ from api_cell.images import Image
 from api_cell.rows import FlavorRow, KeyPairRow, QuotaRow, ServerRow, UsageRow
 from api_cell.service.api import Caller
 from api_cell.service.story import action_of
+from api_cell.service.usage import Period, ServerUsage
 from api_cell.status import POWER_STATE, fault_of, flavor_of
 from api_cell.volumes import volumes_of
 from cells.model import Flavor, Volume
@@ -147,7 +148,11 @@ def _flavor_of_server(flavor: Flavor, version: int, base: str) -> dict[str, Any]
 
 def _plain(at: Instant) -> str | None:
     """OS-SRV-USG writes its times without a zone."""
-    return iso(at).removesuffix("Z") + ".000000" if at else None
+    return _without_zone(at) if at else None
+
+
+def _without_zone(at: Instant) -> str:
+    return iso(at).removesuffix("Z") + ".000000"
 
 
 # --- flavors, key pairs, quotas ---
@@ -283,6 +288,45 @@ def event(line: StoryRow, version: int, *, host: bool) -> dict[str, Any]:
     if version >= 62 and host:
         view["host"] = line.cell
     return view
+
+
+# --- usage ---
+
+
+def usage(project: str, servers: tuple[ServerUsage, ...], period: Period, *, detailed: bool) -> dict[str, Any]:
+    """What a project took; `detailed`: of each server, too."""
+    view: dict[str, Any] = {
+        "tenant_id": project,
+        "start": _without_zone(period.start),
+        "stop": _without_zone(period.end),
+        "total_hours": sum(each.hours for each in servers),
+        "total_vcpus_usage": sum(each.hours * each.flavor.vcpus for each in servers),
+        "total_memory_mb_usage": sum(each.hours * each.flavor.ram_mib for each in servers),
+        "total_local_gb_usage": sum(each.hours * _local_gib(each.flavor) for each in servers),
+    }
+    return {**view, "server_usages": [_server_usage(each) for each in servers]} if detailed else view
+
+
+def _local_gib(flavor: Flavor) -> int:
+    return flavor.disk_gib + flavor.ephemeral_gib
+
+
+def _server_usage(server: ServerUsage) -> dict[str, Any]:
+    flavor = server.flavor
+    return {
+        "instance_id": id_text(server.id),
+        "name": server.name,
+        "tenant_id": server.project,
+        "flavor": flavor.name,
+        "vcpus": flavor.vcpus,
+        "memory_mb": flavor.ram_mib,
+        "local_gb": _local_gib(flavor),
+        "started_at": _plain(server.started),
+        "ended_at": _plain(server.ended),
+        "state": "terminated" if server.ended else server.status.lower(),
+        "hours": server.hours,
+        "uptime": server.uptime,
+    }
 
 
 # --- images ---
