@@ -16,7 +16,7 @@ from cells.record import Received, Record
 from tests.support.embedded import Tree, make_tree
 
 SENT = sorted(name for name, kind in REGISTRY.items() if kind.direction is not Direction.LOCAL)
-quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
