@@ -32,11 +32,12 @@ from compute_cell.answers import NO_JOB, Here, claimed, quiet, released
 from compute_cell.commands import next_one
 from compute_cell.reports import sums_for
 from compute_cell.rows import HostRow, InstanceRow, Phase, PoolRow
-from compute_cell.tasks import FindTask, Sought, Watched
+from compute_cell.tasks import FindTask, RevertTask, Sought, Watched
 from compute_cell.watching import SHOWN
 from xenapi_host.facts import Refound
 
 FIND = "server.find"
+UNDO = "server.undo_found"
 MOST_AT_ONCE = 200
 GONE = "its cell was put back to a backup, and nothing of it is on its hosts"
 
@@ -210,10 +211,29 @@ def found(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         return build.not_theirs(here, sure, now)
     if said.seen is None:
         return _lost(here, sure, now)
+    if said.seen.kept is not None and sure.state.vm_state is not VmState.RESIZED:
+        return _undo(here, view, idle, said.seen)
     after = _as_it_is(view, sure, said.seen)
     # It is there, so it is counted, whatever else was given the room meanwhile.
     decision = Decision(save=claimed(view, *build.claims(after)), notes=("found again",))
     return decision + _sure(here, replace(after, state=quiet(after.state)), now)
+
+
+def _undo(here: Here, view: View, row: InstanceRow, seen: Refound) -> Decision:
+    """A resize was left off half way. Its owner may wish it again, or not, or too late: it is as before first."""
+    host = _host(view, seen.kept_host) or _host(view, seen.host)
+    job = here.job(UNDO, row, RevertTask(pool=host.pool if host is not None else row.pool), row.request)
+    return Decision(save=(replace(row, job=job.id),), do=(job,), notes=("a resize left off half way is undone",))
+
+
+def undone(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
+    """The half resize is gone, so the server is looked for once more; else its owner is asked again first."""
+    idle = replace(instance, job=NO_JOB)
+    if instance.phase is Phase.UNDOING:
+        return build.undone_while_busy(here, idle, now)
+    if end.error:
+        return Decision(save=(idle,), notes=(f"not undone yet: {end.error}",))
+    return _look(here, view, idle, True)
 
 
 def _sure(here: Here, row: InstanceRow, now: Instant) -> Decision:
@@ -248,9 +268,6 @@ def _as_it_is(view: View, row: InstanceRow, seen: Refound) -> InstanceRow:
             host=left.name if left is not None else "",
             launched_at=state.launched_at,
         )
-    elif seen.kept is not None:
-        # A resize that is not over: its owner asks for it again, and it goes on from here.
-        host, flavor = _host(view, seen.kept_host) or host, older
     return replace(
         row,
         host=host.uuid if host is not None else "",

@@ -135,6 +135,7 @@ _ENDS: dict[str, Callable[[Here, View, InstanceRow, JobEnded, Instant], Decision
     evacuation.OF_HOST: commands.evacuated,
     f"{evacuation.OF_HOST}_anew": commands.evacuated,
     restored.FIND: restored.found,
+    restored.UNDO: restored.undone,
 }
 
 

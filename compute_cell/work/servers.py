@@ -4,7 +4,7 @@ from cells.decision import Job
 from cells.errors import Permanent
 from cells.model import PowerState
 from cells.ports import Journal
-from compute_cell import guest, guest_work, host_snapshots, shares, volumes
+from compute_cell import guest, guest_work, host_snapshots, restored, shares, volumes
 from compute_cell.tasks import (
     AskTask,
     AttachTask,
@@ -152,6 +152,7 @@ KINDS: Kinds = {
     "server.confirm_resize": (ConfirmTask, confirm),
     "server.revert_resize": (RevertTask, revert),
     "server.undo_resize": (RevertTask, revert),
+    restored.UNDO: (RevertTask, revert),
     guest.TELL: (GuestTask, tell),
     guest.ASKED: (AskTask, ask),
     volumes.ATTACH: (AttachTask, attach),

@@ -25,6 +25,7 @@ from cells.messages import (
 from cells.model import CellRecord, Generation, InstanceState, PowerState, VmState
 from cells.rows import CounterRow, SettingRow
 from compute_cell.build import RESTORING
+from compute_cell.restored import FIND, UNDO
 from compute_cell.rows import HostRow, InstanceRow, Phase
 from compute_cell.tasks import Sought
 from tests.support.embedded import SMALL, TINY, Tree, make_tree
@@ -141,6 +142,22 @@ def test_resize_of_which_the_leaf_knows_nothing_waits_to_be_confirmed_again(tree
     )
     assert row.before is not None
     assert row.before.flavor == TINY
+    validate(tree)
+
+
+def test_resize_that_was_left_off_half_way_is_undone_before_the_server_is_taken_as_found(tree: Tree) -> None:
+    server = put_back(tree)
+    was, other = server.row.host, other_host(tree, server)
+    server.run(server.tell(memory_of(server, version=9)))
+    half = found(server, vm_of(server, other.uuid, kept=PowerState.RUNNING, kept_host=was))
+    assert [job.kind for job in half.do] == [UNDO]
+    assert server.row.stale
+    server.run(half)
+    again = server.tell(JobEnded(job=server.row.job, kind=UNDO), origin="leaf")
+    assert [job.kind for job in again.do] == [FIND]
+    server.run(again)
+    found(server, vm_of(server, was))
+    assert (server.row.stale, server.row.host, server.row.state.vm_state) == (False, was, VmState.ACTIVE)
     validate(tree)
 
 
