@@ -208,9 +208,7 @@ class Jobs:
                 self._pool.submit(self._run, job, epoch)
 
     def _run(self, row: JobRow, epoch: int) -> None:
-        journal = StoreJournal(
-            self._store, row, epoch, stopping=lambda job: self._reason_to_stop(row), held=self._held
-        )
+        journal = StoreJournal(self._store, row, epoch, stopping=lambda job: self._reason_to_stop(row), held=self._held)
         again: float | None = None
         end: JobEnded | None = None
         try:

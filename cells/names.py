@@ -18,6 +18,7 @@ NEVER: Instant = 2**62
 CellName = str
 Id = Annotated[bytes, "id"]
 
+
 def is_due(at: Instant, every: Instant, now: Instant) -> bool:
     """Whether something that is done every so often is to be done: its time has come, or lies further off than it can,
     because the clock was put back."""
