@@ -44,8 +44,9 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
     if (body.version, body.number) <= (row.version, row.finished):
         # The number counts, too: a leaf that was put back may give a version twice, but a command only once.
         return Decision(seen=(seen,))
-    if gone_there and not body.state.launched_at:
-        # An attempt that the leaf itself undid: its refusal is on its way, or came first, and says why.
+    if gone_there and not body.state.launched_at and body.number <= row.number:
+        # An attempt that the leaf itself undid: its refusal is on its way, or came first, and says why. Not so if a
+        # command ended it that we know nothing of: a delete of ours that was lost with our database.
         return Decision(seen=(seen,))
     after = replace(
         row,

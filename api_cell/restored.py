@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from api_cell import placing, quota
-from api_cell.here import Here, is_gone, saved
+from api_cell.here import Here, gone, is_gone, saved
 from api_cell.placing import Market, failed
 from api_cell.rows import Phase, ServerRow
 from cells import codec
@@ -112,11 +112,11 @@ def held(here: Here, view: View, received: Received, body: HeldServer, now: Inst
     record = received.record
     leaf, row = record.origin, view.get(ServerRow, record.server)
     if body.attempt == 0 or body.spec is None:
-        if row is None or row.phase is not Phase.INQUIRING or leaf in row.told:
-            return NOTHING
-        return Decision(save=(replace(row, told=(*row.told, leaf)),), notes=(f"{leaf} does not have it",))
+        return _not_there(row, leaf)
     if not here.proved(record.server, body.attempt, leaf, body.spec, body.proof):
         return _parked(received, now)
+    if body.state is not None and body.state.vm_state is VmState.DELETED:
+        return _ended_there(view, received, row, body, now)
     past = is_gone(view, record.server)
     if past is not None:
         again = DeleteServer(build_deadline=past.server.deadline)
@@ -136,6 +136,20 @@ def held(here: Here, view: View, received: Received, body: HeldServer, now: Inst
         delete = here.record(leaf, DeleteServer(build_deadline=row.deadline), there, number=there.number)
         return Decision(save=(saved(there, now),), send=(delete,))
     return _found(here, received, _granted(there, body, now), body, now)
+
+
+def _not_there(row: ServerRow | None, leaf: CellName) -> Decision:
+    if row is None or row.phase is not Phase.INQUIRING or leaf in row.told:
+        return NOTHING
+    return Decision(save=(replace(row, told=(*row.told, leaf)),), notes=(f"{leaf} does not have it",))
+
+
+def _ended_there(view: View, received: Received, row: ServerRow | None, body: HeldServer, now: Instant) -> Decision:
+    """The leaf had it once. A command that we know nothing of ended it: a delete of ours that was lost with our
+    database. Otherwise the attempt was undone, and another may be made."""
+    if row is not None and row.phase is Phase.INQUIRING and body.number > row.number:
+        return gone(view, row, now)
+    return _not_there(row, received.record.origin)
 
 
 def _granted(row: ServerRow, body: HeldServer, now: Instant) -> ServerRow:

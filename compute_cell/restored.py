@@ -306,9 +306,9 @@ def held(here: Here, view: View, received: Received, now: Instant) -> Decision:
     """Tell an owner that has lost a server, or its place, what is here of it: with its own proof of having asked."""
     record = received.record
     row = view.get(InstanceRow, record.server)
-    if row is None or row.owner != record.origin or row.phase in (Phase.GONE, Phase.UNDOING):
-        if row is not None and row.phase is Phase.UNDOING:
-            return NOTHING  # it is asked again when the host is clean
+    if row is not None and row.phase is Phase.UNDOING:
+        return NOTHING  # it is asked again when the host is clean
+    if row is None or row.owner != record.origin or (row.phase is Phase.GONE and not row.proof):
         return Decision(send=(here.record(record.origin, HeldServer(), record),))
     answer = HeldServer(
         attempt=row.attempt,

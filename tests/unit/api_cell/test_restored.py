@@ -1,6 +1,7 @@
 """An API cell whose database was put back: what it asks, what it believes, and how it counts on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,6 +136,28 @@ def test_delete_that_was_lost_with_the_database_ends_the_server_without_an_error
     server = active(tree)
     rebuild(tree)
     server.report(9, VmState.DELETED, number=3)
+    assert tree.find_server("east", server.id) is None
+
+
+def test_tombstone_of_a_delete_that_was_lost_ends_the_server_though_its_leaf_was_put_back_too(tree: Tree) -> None:
+    """The leaf's row was from before the start, so its tombstone does not say that the server ever ran."""
+    server = active(tree)
+    never_ran = replace(STATE, vm_state=VmState.DELETED, launched_at=0)
+    report = InstanceReport(attempt=1, version=server.row.version + 3, state=never_ran, number=server.row.number)
+    server.tell(report)
+    assert server.row.status == "ACTIVE"
+    server.tell(replace(report, number=server.row.number + 1))
+    assert tree.find_server("east", server.id) is None
+
+
+def test_what_was_built_and_deleted_since_the_backup_is_not_built_again(tree: Tree) -> None:
+    server = offered(tree)
+    leaf = server.row.leaf
+    rebuild(tree)
+    gone = replace(STATE, vm_state=VmState.DELETED)
+    server.tell(held(server, granted=False, state=gone, number=server.row.number), origin=leaf)
+    assert server.row.told == (leaf,)  # undone by the leaf itself: another may get it
+    server.tell(held(server, granted=False, state=gone, number=server.row.number + 1), origin=leaf)
     assert tree.find_server("east", server.id) is None
 
 
