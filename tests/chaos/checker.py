@@ -2,8 +2,8 @@
 request of unknown end may have had its effect or not, but never half of it, and never twice."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cells.audit import ServerFact
 from cells.names import CellName, id_from_text, id_text
@@ -13,6 +13,8 @@ from tests.chaos.truth import Truth
 
 # What becomes of a bundle with a flipped bit: refused by its frame or its signature, and kept for an operator to see.
 GARBAGE = ("not a bundle", "is not signed by", "wire version", "not signed by this tree", "comes with the certificate")
+# From the moment a request is taken to the moment its end is noted.
+SLOWEST_REQUEST = 2.0
 IMAGE_ENDS = ("ACTIVE", "DELETED", "ERROR")
 
 
@@ -32,10 +34,18 @@ class Verdict:
 
 
 def judge(
-    events: Sequence[Event], truth: Truth, owner: CellName, leaves: frozenset[CellName], *, flips: bool
+    events: Sequence[Event],
+    truth: Truth,
+    owner: CellName,
+    leaves: frozenset[CellName],
+    *,
+    flips: bool,
+    forgotten: Sequence[tuple[float, float]] = (),
 ) -> Verdict:
-    """`flips`: bits were flipped on the way, so that garbage has come in and was rightly parked."""
-    ends = [event for event in events if event.end is not End.INVOKE]
+    """`flips`: bits were flipped on the way, so that garbage has come in and was rightly parked. `forgotten`: times of
+    which the owner's database knows nothing, because it was put back; whatever was asked then is of unknown end, and
+    a request id given then is not known again."""
+    ends = [_unknown(event, forgotten) for event in events if event.end is not End.INVOKE]
     builds = [event for event in ends if event.action == "build"]
     memory = _memory(ends, truth, owner)
     parked = {
@@ -52,7 +62,8 @@ def judge(
     for audit in truth.audits.values():
         if breach := at_every_step(audit, {}, Memory()):
             breaches.append(str(breach))
-    doubled = list(_doubled(builds, truth))
+    excused = {event.name for event in events if event.action == "build" and _is_forgotten(event, forgotten)}
+    doubled = list(_doubled(builds, truth, excused))
     breaches += [f"P1, everything ends: {each}" for each in truth.busy]
     breaches += [*doubled, *_unasked(builds, truth), *_images(ends, truth), *_flavors(events, truth)]
     there = {fact.server for audit in truth.audits.values() for fact in audit.owned}
@@ -68,6 +79,14 @@ def judge(
         doubled=len(doubled),
         garbage=sum(_garbage(one) for reasons in truth.parked.values() for one in reasons),
     )
+
+
+def _is_forgotten(event: Event, forgotten: Sequence[tuple[float, float]]) -> bool:
+    return any(since - SLOWEST_REQUEST <= event.at <= until + SLOWEST_REQUEST for since, until in forgotten)
+
+
+def _unknown(event: Event, forgotten: Sequence[tuple[float, float]]) -> Event:
+    return replace(event, end=End.INFO) if _is_forgotten(event, forgotten) else event
 
 
 def _garbage(reason: str) -> bool:
@@ -91,7 +110,7 @@ def _memory(ends: Sequence[Event], truth: Truth, owner: CellName) -> Memory:
     return memory
 
 
-def _doubled(builds: Sequence[Event], truth: Truth) -> Iterator[str]:
+def _doubled(builds: Sequence[Event], truth: Truth, excused: Collection[str]) -> Iterator[str]:
     """A name is given once, so two servers of a name are one build done twice."""
     ids: dict[str, set[bytes]] = defaultdict(set)
     for build in builds:
@@ -101,7 +120,7 @@ def _doubled(builds: Sequence[Event], truth: Truth) -> Iterator[str]:
         for fact in audit.owned:
             ids[fact.name].add(fact.server)
     for name, servers in ids.items():
-        if len(servers) > 1:
+        if len(servers) > 1 and name not in excused:
             yield f"P2, a build is one build: {name} is {' and '.join(map(id_text, sorted(servers)))}"
     started = Counter(vm.server for pool in truth.pools.values() for vm in pool.vms if vm.power == "Running")
     for server, count in started.items():

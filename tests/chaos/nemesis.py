@@ -2,6 +2,7 @@
 what would not be done, is in nemesis.jsonl."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -16,9 +17,13 @@ from cells.errors import CelltreeError, Permanent
 from cells.lab.daemons import Daemon
 from cells.lab.mariadb import MariaServer
 from cells.lab.rabbitmq import RabbitNode
+from cells.topology_file import API
 from tests.chaos.lab import FaultyLab
 from tests.chaos.plan import Fault, Kind
+from tests.support.backups import backup, put_back
 from tests.support.tcp_proxy import CLEAR, SILENT, TcpProxy, Way
+
+log = logging.getLogger("celltree.chaos")
 
 POLICY = "chaos"
 LATE = Way(latency=0.15, jitter=0.15)
@@ -29,7 +34,8 @@ NORMAL_MEMORY, NORMAL_DISK = "0.4", "10MB"
 
 
 class Nemesis:
-    """`counts`: faults done, by kind; `kills`: processes ended by SIGKILL."""
+    """`counts`: faults done, by kind; `kills`: processes ended by SIGKILL; `forgotten`: from when to when an API cell's
+    database was put back."""
 
     def __init__(self, lab: FaultyLab, file: Path, now: Callable[[], float]) -> None:
         self._lab = lab
@@ -39,6 +45,7 @@ class Nemesis:
         self._over = threading.Event()
         self.counts: Counter[str] = Counter()
         self.kills = 0
+        self.forgotten: list[tuple[float, float]] = []
         self.failed = 0
 
     def run(self, faults: Sequence[Fault]) -> None:
@@ -114,6 +121,8 @@ class Nemesis:
                 return self._locked(target)
             case Kind.DATABASE_READ_ONLY:
                 return self._read_only(target)
+            case Kind.DATABASE_PUT_BACK:
+                return self._put_back(target)
             case Kind.CUT:
                 return self._cut(lab.proxies[target])
             case Kind.REFUSED:
@@ -218,6 +227,26 @@ class Nemesis:
             yield
         finally:
             server.execute("SET GLOBAL read_only=0")
+
+    @contextmanager
+    def _put_back(self, cell: str) -> Iterator[None]:
+        """The backup is of now, and comes back later; what else is broken then only delays it."""
+        saved, since = backup(self._lab, cell), self._now()
+        yield
+        daemons = self._lab.plan.daemons_of(cell)
+        for daemon in daemons:
+            self._lab.stop(daemon)
+        if self._lab.topology[cell].role == API:
+            self.forgotten.append((since, self._now()))
+        while True:
+            try:
+                put_back(self._lab, cell, saved)
+                break
+            except CelltreeError as error:
+                log.info("%s: %s", cell, error)
+                time.sleep(0.5)
+        for daemon in daemons:
+            self._lab.start(daemon)
 
     @contextmanager
     def _weather(self, proxy: TcpProxy, there: Way, back: Way) -> Iterator[None]:

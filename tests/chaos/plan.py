@@ -8,6 +8,8 @@ from enum import StrEnum
 FIRST = 2.0
 PAUSE = 1.6
 LEASE = 12.0
+# A cell is stopped, its database put back, the word said, and started: nothing else may start it meanwhile.
+PUTTING_BACK = 30.0
 
 
 class Kind(StrEnum):
@@ -26,6 +28,7 @@ class Kind(StrEnum):
     CONNECTIONS_KILLED = "database connections killed"
     ROWS_LOCKED = "rows locked by another, in another order"
     DATABASE_READ_ONLY = "database read-only"
+    DATABASE_PUT_BACK = "database of a cell put back to a backup"
     HOSTS_HANG = "XenServer hangs"
     HOSTS_KILLED = "XenServer's toolstack killed"
     BLACK_HOLE = "link swallows everything"
@@ -61,7 +64,11 @@ class Fault:
     target: str
 
 
-def schedule(seed: int, seconds: float, shape: Shape) -> tuple[Fault, ...]:
+USUAL = tuple(kind for kind in Kind if kind is not Kind.DATABASE_PUT_BACK)
+"""What is broken unless more is asked for."""
+
+
+def schedule(seed: int, seconds: float, shape: Shape, kinds: Sequence[Kind] = USUAL) -> tuple[Fault, ...]:
     """Every kind once before any comes twice; a target has one fault at a time, and all are over in time."""
     chance = random.Random(seed)
     faults: list[Fault] = []
@@ -70,7 +77,7 @@ def schedule(seed: int, seconds: float, shape: Shape) -> tuple[Fault, ...]:
     at = FIRST
     while at < seconds:
         if not deck:
-            deck = list(Kind)
+            deck = list(kinds)
             chance.shuffle(deck)
         kind = deck.pop()
         lasts = _lasts(kind, chance)
@@ -78,7 +85,7 @@ def schedule(seed: int, seconds: float, shape: Shape) -> tuple[Fault, ...]:
         if idle and at + lasts <= seconds:
             target = chance.choice(idle)
             faults.append(Fault(at=round(at, 2), lasts=round(lasts, 2), kind=kind, target=target))
-            free[_busy(kind, target)] = at + lasts + 1.0
+            free[_busy(kind, target)] = at + lasts + (PUTTING_BACK if kind is Kind.DATABASE_PUT_BACK else 1.0)
         at += chance.expovariate(1 / PAUSE)
     return tuple(faults)
 
@@ -89,7 +96,7 @@ def targets(kind: Kind, shape: Shape) -> Sequence[str]:
     match kind:
         case Kind.DAEMON_KILLED | Kind.DAEMON_FROZEN | Kind.DAEMON_STOPPED:
             return shape.daemons
-        case Kind.CELL_KILLED | Kind.QUEUE_FULL | Kind.QUEUE_DELETED:
+        case Kind.CELL_KILLED | Kind.DATABASE_PUT_BACK | Kind.QUEUE_FULL | Kind.QUEUE_DELETED:
             return shape.cells
         case Kind.BROKER_KILLED | Kind.MEMORY_ALARM | Kind.DISK_ALARM:
             return shape.brokers

@@ -5,8 +5,8 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -15,19 +15,23 @@ from tests.chaos.checker import Verdict, judge
 from tests.chaos.history import History
 from tests.chaos.lab import FaultyLab, small_tree
 from tests.chaos.nemesis import Nemesis
-from tests.chaos.plan import Kind, schedule
+from tests.chaos.plan import USUAL, Kind, schedule
 from tests.chaos.tenants import Door, Tenant
 from tests.chaos.truth import Truth, look
+from tests.support.canary import search
 from tests.support.labs import RunningLab, running_lab
 
 API = "east"
 TENANTS = 5
+# A tenant's first server, whose name is no secret.
+OPEN = "t0-1"
 QUIET_SECONDS = 150.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a run. `quiet`: seconds from the healing until all was at rest."""
+    """What came of a run. `quiet`: seconds from the healing until all was at rest. `searched`: rows, files, queues and
+    processes in which none of the tenants' secrets may be."""
 
     seed: int
     seconds: float
@@ -36,6 +40,7 @@ class Outcome:
     failed_faults: int
     kills: int
     records: int
+    searched: int
     verdict: Verdict
 
     def figures(self) -> dict[str, object]:
@@ -49,24 +54,27 @@ class Outcome:
             "kinds of faults": len(self.faults),
             "kills": self.kills,
             "records decided": self.records,
+            "searched for secrets": self.searched,
             **told,
             "quiet after": round(self.quiet, 1),
             "breaches": len(self.verdict.breaches),
         }
 
 
-def run(seed: int, seconds: float, folder: Path) -> Outcome:
+def run(seed: int, seconds: float, folder: Path, kinds: Sequence[Kind] = USUAL) -> Outcome:
     """A whole run; its files are in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with running_lab(small_tree(), brokers="2", databases=2, daemons=2, kind=FaultyLab) as lab:
         assert isinstance(lab.lab, FaultyLab)
-        outcome = _under_faults(lab, lab.lab, seed, seconds, folder)
+        outcome = _under_faults(lab, lab.lab, seed, seconds, folder, kinds)
         if outcome.verdict.breaches:
             shutil.copytree(lab.lab.folder / "run", folder / "logs", dirs_exist_ok=True)
     return outcome
 
 
-def _under_faults(running: RunningLab, lab: FaultyLab, seed: int, seconds: float, folder: Path) -> Outcome:
+def _under_faults(
+    running: RunningLab, lab: FaultyLab, seed: int, seconds: float, folder: Path, kinds: Sequence[Kind]
+) -> Outcome:
     image = running.image(API)
     endpoints = [lab.plan.endpoint(daemon) for daemon in lab.plan.daemons_of(API)]
     history = History(folder / "history.jsonl")
@@ -79,7 +87,7 @@ def _under_faults(running: RunningLab, lab: FaultyLab, seed: int, seconds: float
     for thread in threads:
         thread.start()
     try:
-        nemesis.run(schedule(seed, seconds, lab.shape()))
+        nemesis.run(schedule(seed, seconds, lab.shape(), kinds))
     finally:
         stopping.set()
         nemesis.heal()
@@ -89,11 +97,16 @@ def _under_faults(running: RunningLab, lab: FaultyLab, seed: int, seconds: float
     began = time.monotonic()
     door = Door(endpoints, random.Random(seed))
     with (folder / "healing.txt").open("w", encoding="utf-8") as told:
-        truth, verdict = _at_rest(lab, history, door, told, flips=bool(nemesis.counts[Kind.FLIPPED]))
+        truth, verdict = _at_rest(lab, history, door, told, nemesis)
+    quiet = time.monotonic() - began
+    looked = search(lab, OPEN)
+    assert looked.open >= {"rows", "files"}, "the search for secrets does not find what is there"
+    verdict = replace(verdict, breaches=verdict.breaches + tuple(f"P10, no secret: {leak}" for leak in looked.leaks))
     return Outcome(
         seed=seed,
         seconds=seconds,
-        quiet=time.monotonic() - began,
+        quiet=quiet,
+        searched=looked.places,
         faults=dict(nemesis.counts),
         failed_faults=nemesis.failed,
         kills=nemesis.kills,
@@ -102,15 +115,16 @@ def _under_faults(running: RunningLab, lab: FaultyLab, seed: int, seconds: float
     )
 
 
-def _at_rest(lab: FaultyLab, history: History, door: Door, told: TextIO, *, flips: bool) -> tuple[Truth, Verdict]:
+def _at_rest(lab: FaultyLab, history: History, door: Door, told: TextIO, nemesis: Nemesis) -> tuple[Truth, Verdict]:
     """Look until all is as it should be, or until that has taken too long; what is not yet is told."""
     lab.wait_ready()
     leaves = frozenset(cell.name for cell in lab.topology.leaves)
+    flips = bool(nemesis.counts[Kind.FLIPPED])
     end = time.monotonic() + QUIET_SECONDS
     while True:
         try:
             truth = look(lab, door)
-            verdict = judge(history.events, truth, API, leaves, flips=flips)
+            verdict = judge(history.events, truth, API, leaves, flips=flips, forgotten=nemesis.forgotten)
         except CelltreeError as error:
             print(f"{history.now():.1f} {error}", file=told)
             if time.monotonic() > end:

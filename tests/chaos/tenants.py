@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.chaos.history import End, Event, History
+from tests.support.canary import PASSWORD, planted
 
 MICROVERSION = "2.47"
 ANSWER_SECONDS = 12.0
@@ -117,9 +118,12 @@ class Tenant:
             stopping.wait(PAUSE * self._chance.random())
 
     def _build(self) -> None:
-        name = f"{self._name}-{next(self._numbers)}"
+        number = next(self._numbers)
+        name = f"{self._name}-{number}"
+        # A disk more is work: one server of each tenant has all that can be secret.
+        secrets = planted() if number == 1 else {"adminPass": PASSWORD}
         event = Event(at=0, by=self._name, end=End.INVOKE, action="build", name=name, flavor=SMALL)
-        wanted = {"name": name, "imageRef": self._image, "flavorRef": SMALL, "networks": "none"}
+        wanted = {"name": name, "imageRef": self._image, "flavorRef": SMALL, "networks": "none", **secrets}
         request = f"req-{uuid.UUID(int=self._chance.getrandbits(128), version=4)}"
         self._tell(event)
         unknown = False

@@ -18,6 +18,7 @@ from compute_cell.audit import audit as audit_leaf
 from routing.neighbourhood import Neighbourhood
 from tests.chaos.tenants import Door
 from xenapi_host import tags
+from xenapi_host.plan import CONFIG_DEVICE
 from xenapi_host.session import Access, connect
 
 MIB = 2**20
@@ -98,8 +99,9 @@ def pool_facts(rows: Mapping[str, Rows]) -> PoolFacts:
         if server is None or vm["is_a_template"] or vm["is_a_snapshot"]:
             continue
         vbds = [rows["VBD"][ref] for ref in vm["VBDs"] if ref in rows["VBD"]]
-        disks = [vbd["VDI"] for vbd in vbds if vbd["type"] == "Disk"]
-        attached.update(disks)
+        disks = {vbd["userdevice"]: vbd["VDI"] for vbd in vbds if vbd["VDI"] in rows["VDI"]}
+        attached.update(disks.values())
+        disks.pop(str(CONFIG_DEVICE), None)  # as large as what the tenant gave
         vms.append(
             VmFact(
                 server=server,
@@ -108,7 +110,7 @@ def pool_facts(rows: Mapping[str, Rows]) -> PoolFacts:
                 kept=vm["name_label"].endswith(tags.ORIGINAL_SUFFIX),
                 power=vm["power_state"],
                 ram_mib=int(vm["memory_static_max"]) // MIB,
-                disks=tuple(int(rows["VDI"][ref]["virtual_size"]) for ref in disks),
+                disks=tuple(int(rows["VDI"][ref]["virtual_size"]) for ref in disks.values()),
             )
         )
     return PoolFacts(vms=tuple(vms), loose=tuple(_loose(rows, attached)))
