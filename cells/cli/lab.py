@@ -42,7 +42,9 @@ class LabUp(Command):
             "--brokers", default=VHOSTS, help="vhosts: one RabbitMQ; nodes: one per cell; N: so many, shared in turn"
         )
         parser.add_argument(
-            "--tls", action="store_true", help="RabbitMQ and MariaDB with TLS only; cells log in with certificates"
+            "--tls",
+            action="store_true",
+            help="RabbitMQ, MariaDB and hosts with TLS only; cells log in with certificates",
         )
         parser.add_argument("--databases", type=int, default=1, help="MariaDB servers, shared in turn (default: 1)")
         parser.add_argument("--daemons", type=int, default=1, help="daemons of each cell (default: 1)")

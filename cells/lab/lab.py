@@ -151,7 +151,18 @@ class Lab:
             "--password-file": self._password_file(pool),
         }
         arguments = ["xenserver", *(str(word) for pair in words.items() for word in pair)]
+        if self.plan.tls:
+            self._give_papers(self.folder / "xenserver" / pool)
+            arguments.append("--https")
         return Daemon(self.folder / "run", f"xenserver-{pool}", arguments)
+
+    def _give_papers(self, data: Path) -> None:
+        """The certificate of a pool's hosts, where its process looks for one; leaves know it by its fingerprint."""
+        if not (data / "certificate.pem").exists():
+            papers = self.papers.server(data.name)
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            processes.write_whole(data / "key.pem", papers.key.read_text())
+            processes.write_whole(data / "certificate.pem", papers.certificate.read_text())
 
     def _password_file(self, pool: str) -> Path:
         """A pool's password where its process finds it: a command line is seen by all."""
@@ -258,7 +269,7 @@ class Lab:
         for pool in self._pools():
             port = self.plan.pool_ports[pool]
             pid = self.xenserver(pool).pid
-            seen.append(PartSeen(what=f"xenserver:{pool}", kind="xenserver", pid=pid, at=f"http://{LOOPBACK}:{port}"))
+            seen.append(PartSeen(what=f"xenserver:{pool}", kind="xenserver", pid=pid, at=self._pool_url(port)))
         for cell in self.topology.cells:
             for name in self.plan.daemons_of(cell.name):
                 at = f"{self.plan.endpoint(name)}/v2.1" if cell.role == API else ""
@@ -413,8 +424,9 @@ class Lab:
                 pools=tuple(
                     PoolAccess(
                         name=pool.name,
-                        url=f"http://{LOOPBACK}:{self._pool_port(name, pool.name)}",
+                        url=self._pool_url(self._pool_port(name, pool.name)),
                         password=plan.password("xenserver", pool.name),
+                        fingerprint=self.papers.server(pool.name).fingerprint if plan.tls else "",
                     )
                     for pool in cell.pools
                 ),
@@ -437,6 +449,9 @@ class Lab:
     def port_for(self, cell: CellName, what: str, port: int) -> int:
         """Where a cell finds a part of the lab that listens on this port: there. For labs with something in between."""
         return port
+
+    def _pool_url(self, port: int) -> str:
+        return f"{'https' if self.plan.tls else 'http'}://{LOOPBACK}:{port}"
 
     def _pool_port(self, cell: CellName, pool: str) -> int:
         return self.port_for(cell, f"xenserver:{pool}", self.plan.pool_ports[pool])

@@ -2,6 +2,8 @@
 for. On real machines operators bring certificates of their own authority.
 """
 
+import hashlib
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,11 @@ class Papers:
     authorities: Path
     certificate: Path
     key: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """The certificate's SHA-256, as a pool's is given."""
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.certificate.read_text())).hexdigest()
 
 
 class PaperMill:

@@ -30,7 +30,8 @@ class LabPlan:
     """`brokers`: vhosts (one RabbitMQ, a virtual host per cell), nodes (a RabbitMQ per cell) or a number of nodes that
     the cells share in turn, as they share `databases`. `numbers`: the cells' turns. `daemons`: of each cell.
     `api_ports` are by daemon of an API cell, `pool_ports` by pool. `tick` and `mute_after` are in seconds: a lab shall
-    be seen to move. `tls`: brokers and databases take TLS only, and know cells by their certificates."""
+    be seen to move. `tls`: brokers and databases take TLS only, and know cells by their certificates; pools, too, and
+    are known by theirs."""
 
     topology: TopologyFile
     brokers: str = VHOSTS

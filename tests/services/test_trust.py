@@ -22,7 +22,7 @@ from cells.broker.limits import INBOX
 from cells.certificates import Authority
 from cells.codec import pack_bundle, pack_record
 from cells.config import identity
-from cells.errors import BadInput, Temporary
+from cells.errors import BadInput, CelltreeError, Temporary
 from cells.house import system_clock
 from cells.lab.papers import PaperMill, Papers
 from cells.messages import Ack
@@ -33,8 +33,11 @@ from cells.rows import SettingRow
 from cells.tls import check
 from cells.topology_file import CellPlan, PoolPlan, TopologyFile
 from cells.withdrawing import WITHDRAWN
+from compute_cell.rows import PoolRow
 from tests.support.canary import SECRETS, found, planted, queued, search
 from tests.support.labs import GONE, RunningLab, running_lab
+from xenapi_host.session import Access
+from xenapi_host.session import connect as log_in
 
 TREE = TopologyFile(
     cells=(
@@ -166,6 +169,20 @@ def test_database_wants_the_cells_own_certificate(lab: RunningLab) -> None:
     reach_database(config.database)
     with pytest.raises(Temporary, match="Access denied"):
         reach_database(config.database.replace("client-east", "client-dfw"))
+
+
+def test_pool_is_known_by_its_certificate_and_takes_tls_only(lab: RunningLab) -> None:
+    with open_store(lab.lab.tree.config("dfw-1"), whole=True) as store, store.unit(lock=False) as unit:
+        pool = unit.all(PoolRow)[0]
+    assert pool.url.startswith("https://")
+    password = lab.plan.password("xenserver", "dfw-1")
+    pinned = Access(url=pool.url, user="root", password=password, fingerprint=pool.fingerprint)
+    session = log_in(pinned)
+    assert session.call("host.get_all_records")
+    session.close()
+    for wrong in ({"fingerprint": "00" * 32}, {"fingerprint": ""}, {"url": pool.url.replace("https:", "http:")}):
+        with pytest.raises(CelltreeError):
+            log_in(replace(pinned, **wrong)).call("host.get_all_records")
 
 
 def test_certificates_that_cannot_be_used_are_refused_at_start_with_the_remedy(lab: RunningLab, tmp_path: Path) -> None:
