@@ -304,7 +304,7 @@ class ApiRole:
                 limit=MOST_AT_ONCE,
             )
             changed += [saved(row, now, silent=is_silent) for row in rows]
-            if not is_silent and len(rows) < MOST_AT_ONCE:
+            if not is_silent and not rows:  # not sooner: what is changed now may yet be rolled back
                 silent.discard(leaf)
         self._silent = silent | stale
         return Decision(save=tuple(changed))

@@ -7,7 +7,8 @@ import pytest
 
 from api_cell.rows import ServerRow
 from cells.errors import Temporary
-from cells.messages import RebootServer, StopServer
+from cells.messages import RebootServer, StopServer, Tick
+from cells.record import Received
 from tests.support.embedded import make_tree
 from tests.support.invariants import validate, validate_quiet
 
@@ -61,5 +62,27 @@ def test_resends_go_on_after_the_database_was_away_when_they_were_due() -> None:
     east.store = there
     assert store.failed == 0
     tree.run(4)
+    assert tree.server("east", server).status == "ACTIVE"
+    tree.close()
+
+
+def test_servers_of_a_leaf_that_is_heard_again_show_so_though_the_first_look_was_rolled_back() -> None:
+    tree = make_tree({"east": (), "leaf": ("east",)})
+    server = tree.build("east", "vm")
+    tree.run(10)
+    tree.freeze("leaf")
+    tree.run(30)
+    assert tree.server("east", server).status == "UNKNOWN"
+    tree.thaw("leaf")
+    role, tick = tree["east"].role, Received(record=tree.record("east", "east", Tick()))
+    tree["leaf"].node.poke()
+    while True:
+        tree.run(0.25)
+        with tree.stores["east"].inner.unit() as unit:
+            rolled_back = role.decide(unit, tick, tree.clock())
+        if any(isinstance(row, ServerRow) for row in rolled_back.save):
+            break
+        assert tree.server("east", server).status == "UNKNOWN", "an ordinary tick came first"
+    tree.run(5)
     assert tree.server("east", server).status == "ACTIVE"
     tree.close()
