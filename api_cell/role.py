@@ -179,6 +179,9 @@ class ApiRole:
             return None
         raise Permanent(f"an API cell knows no job {job.kind!r}")
 
+    def close(self) -> None:
+        """Nothing is open: the front door is the house's."""
+
     def open_front(self, poke: Callable[[], None], listen: str) -> Served:
         """Serve REST at host:port in this process."""
         if self.front is None:

@@ -66,6 +66,7 @@ def run(
         posting.stop()
     if cell.front is not None:
         cell.front.stop()
+    cell.role.close()
     cell.store.close()
     log.info("%s: ended", config.cell)
     return 0

@@ -116,6 +116,7 @@ class Cell:
         if self.front is not None:
             self.front.stop()
         self.node.close()
+        self.role.close()
         self.store.close()
 
 

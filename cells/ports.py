@@ -192,3 +192,6 @@ class Role(Protocol):
 
     def work(self, job: Job, journal: Journal) -> Any:
         """Do slow work, in a thread of its own; the result is what JobEnded carries. Raises Temporary, Permanent."""
+
+    def close(self) -> None:
+        """The daemon ends, its jobs are over: let go of what is open outside."""

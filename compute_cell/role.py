@@ -265,6 +265,9 @@ class ComputeRole:
     def work(self, job: Job, journal: Journal) -> Any:
         return self._work(job, journal)
 
+    def close(self) -> None:
+        self.pools.close()
+
     # --- inside ---
 
     def _ended(self, view: View, received: Received, end: JobEnded, now: Instant) -> Decision:

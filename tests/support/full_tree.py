@@ -63,7 +63,6 @@ def a_full_tree(folder: Path, front: dict[str, Any] | None = None) -> Iterator[D
         yield tree
     finally:
         tree.close()
-        tree.cell("dfw-1").role.pools.close()  # type: ignore[attr-defined]
 
 
 def an_image_file(folder: Path) -> Path:
