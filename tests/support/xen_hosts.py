@@ -207,10 +207,7 @@ class House:
         loose = [
             vdi["name_label"]
             for ref, vdi in self.disks().items()
-            if not vdi["VBDs"]
-            and ref not in memories
-            and vdi["uuid"] not in self.volumes
-            and not self._is_base(vdi)
+            if not vdi["VBDs"] and ref not in memories and vdi["uuid"] not in self.volumes and not self._is_base(vdi)
         ]
         devices = [ref for kind in ("VBD", "VIF") for ref, row in self.records(kind).items() if row["VM"] not in vms]
         return loose + devices
