@@ -66,8 +66,7 @@ def run(
         posting.stop()
     if cell.front is not None:
         cell.front.stop()
-    cell.role.close()
-    cell.store.close()
+    cell.let_go()
     log.info("%s: ended", config.cell)
     return 0
 

@@ -116,6 +116,10 @@ class Cell:
         if self.front is not None:
             self.front.stop()
         self.node.close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close what is still open when the node's loop has ended."""
         self.role.close()
         self.store.close()
 

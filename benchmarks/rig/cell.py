@@ -167,7 +167,7 @@ class Running:
             self.cell.front.stop()
         self.cell.node.stop()
         self._thread.join(30)
-        self.cell.store.close()
+        self.cell.let_go()
 
 
 def _loaded(house: House, cell: Cell) -> "Loaded":

@@ -61,7 +61,7 @@ class DemoTree:
         for thread in self.threads:
             thread.join()
         for cell in self.house.cells.values():
-            cell.store.close()
+            cell.let_go()
         for pool in self.pools.values():
             pool.stop()
 
