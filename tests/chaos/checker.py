@@ -15,7 +15,7 @@ from tests.chaos.truth import Truth
 GARBAGE = ("not a bundle", "is not signed by", "wire version", "not signed by this tree", "comes with the certificate")
 # From the moment a request is taken to the moment its end is noted.
 SLOWEST_REQUEST = 2.0
-IMAGE_ENDS = ("ACTIVE", "DELETED", "ERROR")
+IMAGE_ENDS = ("active", "deleted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ def _unasked(builds: Sequence[Event], truth: Truth) -> Iterator[str]:
 
 def _images(ends: Sequence[Event], truth: Truth) -> Iterator[str]:
     for event in ends:
-        if event.image and truth.images.get(event.image, "DELETED") not in IMAGE_ENDS:
+        if event.image and truth.images.get(event.image, "deleted") not in IMAGE_ENDS:
             status = truth.images[event.image]
             yield f"P1, a snapshot ends: image {event.image} of {event.name} is {status}"
 

@@ -57,10 +57,10 @@ class Door:
         self._hosts = [urlsplit(endpoint).netloc for endpoint in endpoints]
         self._chance = chance
 
-    def ask(self, method: str, path: str, body: Any = None, request: str = "") -> Answer:
+    def ask(self, method: str, path: str, body: Any = None, request: str = "", service: str = "/v2.1") -> Answer:
         answer = Answer(sent=False)
         for host in self._chance.sample(self._hosts, len(self._hosts)):
-            answer = _ask(host, method, f"/v2.1{path}", body, request)
+            answer = _ask(host, method, f"{service}{path}", body, request)
             if answer.sent:
                 break
         return answer

@@ -64,8 +64,14 @@ def look(lab: Lab, door: Door) -> Truth:
 
 
 def _images(door: Door) -> dict[str, str]:
-    found = door.ask("GET", "/images/detail")
-    return {image["id"]: image["status"] for image in found.body["images"]} if found.code == 200 else {}
+    found: dict[str, str] = {}
+    path = "/v2/images?limit=1000"
+    while path:
+        answer = door.ask("GET", path, service="/image")
+        assert answer.code == 200, answer
+        found |= {image["id"]: image["status"] for image in answer.body["images"]}
+        path = answer.body.get("next", "")
+    return found
 
 
 def _pool(lab: Lab, pools: list[str]) -> PoolFacts:

@@ -33,8 +33,8 @@ BROKEN: dict[str, tuple[Plans, int, set[str]]] = {
     "lease epochs": (focused.frozen_jobs, 20, {"one VM for each server", "no disk is left over"}),
     # Elsewhere the owner has one command of a server on its way at a time, and inbox marks know a copy of it.
     "command numbers": (
-        focused.forgetful_leaves,
-        8,
+        focused.forgotten_servers,
+        6,
         {"a command that is over does not begin again", "everything ends"},
     ),
     "first words": (

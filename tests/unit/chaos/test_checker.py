@@ -102,8 +102,8 @@ def test_garbage_is_parked_rightly_where_bits_were_flipped_and_only_there():
 
 def test_a_snapshot_must_end_and_a_flavor_must_have_been_asked_for():
     snapshot = Event(at=2.0, by="t", end=End.OK, action="createImage", name="vm", server=id_text(SERVER), image="i")
-    assert promises(BUILT, snapshot, truth=replace(TRUTH, images={"i": "ACTIVE"})) == []
-    assert promises(BUILT, snapshot, truth=replace(TRUTH, images={"i": "SAVING"})) == ["a snapshot ends"]
+    assert promises(BUILT, snapshot, truth=replace(TRUTH, images={"i": "active"})) == []
+    assert promises(BUILT, snapshot, truth=replace(TRUTH, images={"i": "saving"})) == ["a snapshot ends"]
     assert promises(replace(BUILT, flavor="2")) == ["nothing goes unasked"]
 
 
