@@ -52,4 +52,4 @@ def id_from_text(text: object, what: str = "id") -> bytes:
 
 def iso(at: int) -> str:
     """An instant as OpenStack's Compute API writes it: 2026-01-31T12:00:00Z."""
-    return datetime.fromtimestamp(at // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(at // SECOND, UTC).replace(tzinfo=None).isoformat() + "Z"

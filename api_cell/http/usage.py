@@ -44,7 +44,7 @@ def _period(call: Call) -> Period:
     end = instant("end", call.query.text("end"))
     end = now if end is None else end
     start = instant("start", call.query.text("start"))
-    start = end - _FOUR_WEEKS if start is None else start
+    start = max(0, end - _FOUR_WEEKS if start is None else start)  # there was nothing before 1970
     if start >= end:
         raise Invalid("start: the start time cannot occur after the end time; give an earlier one")
     return Period(start=start, end=end, now=now)

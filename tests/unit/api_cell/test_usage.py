@@ -74,6 +74,12 @@ def test_pages_lead_to_each_other_since_the_version_that_has_them(house: ApiHous
     assert len(_ask(house, f"{ALL}/local?limit=2", "2.39")["tenant_usage"]["server_usages"]) == 3
 
 
-@pytest.mark.parametrize("query", ["start=2026-02-01&end=2026-01-01", "start=never", "marker=x"])
+@pytest.mark.parametrize("query", ["start=2026-02-01&end=2026-01-01", "end=0001-01-01", "start=never", "marker=x"])
 def test_period_or_marker_that_makes_no_sense_is_refused(house: ApiHouse, query: str) -> None:
     assert house.ask("GET", f"{ALL}?{query}", version="2.61").status_code == 400
+
+
+def test_period_begins_in_1970_however_early_it_is_asked_for(house: ApiHouse) -> None:
+    house.a_server()
+    (usage,) = house.ask("GET", f"{ALL}?start=0011-01-06").json["tenant_usages"]
+    assert usage["start"] == "1970-01-01T00:00:00.000000"
