@@ -42,6 +42,7 @@ GENERATION = "generation"
 EPOCH = "epoch"
 STATE = "state"
 RESTORING = "restoring"
+STARTING = "spawning"
 
 
 def accept(here: Here, view: View, received: Received, body: BuildServer, now: Instant) -> Decision:
@@ -171,7 +172,20 @@ def _start(here: Here, view: View, instance: InstanceRow, now: Instant) -> Decis
     )
     job = here.job("build.start", instance, task)
     starting = replace(instance, job=job.id)
-    return Decision(do=(job,), notes=("granted, starting",)) + here.changed(starting, now, task_state="spawning")
+    return Decision(do=(job,), notes=("granted, starting",)) + here.changed(starting, now, task_state=STARTING)
+
+
+def again(here: Here, view: View, instance: InstanceRow, now: Instant) -> Decision:
+    """Go on with a build whose job was stopped: it finds what it has made."""
+    if instance.phase is Phase.PREPARED:
+        return here.changed(instance, now)
+    if instance.phase is Phase.GRANTED and instance.state.task_state == STARTING:
+        return _start(here, view, instance, now)
+    host = view.get(HostRow, instance.host)
+    if host is None:
+        return _failed(here, instance, "its host has left the cell meanwhile", now)
+    job = here.job("build.prepare", instance, _preparation(instance, host))
+    return Decision(do=(job,)) + here.changed(replace(instance, job=job.id), now)
 
 
 def _preparation(instance: InstanceRow, host: HostRow) -> PrepareTask:

@@ -43,16 +43,16 @@ GONE = "its cell was put back to a backup, and nothing of it is on its hosts"
 
 
 def put_back(view: View, said: Generation, owners: Iterable[CellName], now: Instant) -> Decision:
-    """Doubt everything, under a generation that nobody has heard yet. Jobs of commands end: their servers may have
-    gone on long since. The commands wait for their owner to say which of them are over. Builds go on: they find what
-    they have made, and nothing is started without a grant."""
+    """Doubt everything, under a generation that nobody has heard yet. Jobs end: their servers may have gone on long
+    since. The commands wait for their owner to say which of them are over, the builds for its word that they are not.
+    """
     epoch = view.get(CounterRow, build.EPOCH) or CounterRow(name=build.EPOCH, value=1)
     doubted: list[InstanceRow] = []
     dropped: list[bytes] = []
     for row in view.find(InstanceRow, Where(column="phase", op="!=", value=Phase.GONE)):
         if row.phase is Phase.UNDOING:
             continue
-        if row.state.launched_at:
+        if row.state.launched_at or row.state.vm_state is VmState.BUILDING:  # what is left of a failed build may go
             dropped += [row.job] if row.job != NO_JOB else []
             begun = (row.command,) if row.command is not None else ()
             row = replace(row, job=NO_JOB, command=None, queue=(*begun, *row.queue))
@@ -159,7 +159,9 @@ def remember(here: Here, view: View, received: Received, body: RememberServer, n
     if not ran and not known.state.launched_at:
         # It was being built, and still is: the grant comes with the owner's answer, if it was granted.
         sure = replace(known, stale=False, version=max(known.version, body.version))
-        return _sure(here, sure, now)
+        return (
+            build.again(here, view, sure, now) if known.state.vm_state is VmState.BUILDING else _sure(here, sure, now)
+        )
     freed = released(view, *build.claims(known))
     number = max(known.number, body.number)
     queue = tuple(waiting for waiting in known.queue if waiting.number > number)

@@ -13,6 +13,7 @@ from cells.messages import (
     Agreed,
     BuildServer,
     Discard,
+    Grant,
     HelloDown,
     InquireServer,
     InstanceReport,
@@ -158,6 +159,40 @@ def test_resize_that_was_left_off_half_way_is_undone_before_the_server_is_taken_
     server.run(again)
     found(server, vm_of(server, was))
     assert (server.row.stale, server.row.host, server.row.state.vm_state) == (False, was, VmState.ACTIVE)
+    validate(tree)
+
+
+def a_build_under_way(tree: Tree, *, starting: bool = False) -> Server:
+    """The leaf is put back while it prepares or starts a server."""
+    server = Server(tree)
+    server.run(server.build())
+    if starting:
+        server.tell(Grant(attempt=1))
+        server.run(server.end())
+    job = server.row.job
+    assert shown_own_word(tree).stop == (job,)
+    assert server.tell(JobEnded(job=job, kind="build.start"), origin="leaf") == Decision()
+    return server
+
+
+@pytest.mark.parametrize(("starting", "kind"), [(False, "build.prepare"), (True, "build.start")])
+def test_build_under_way_goes_on_when_its_owner_says_that_it_never_ran(tree: Tree, starting: bool, kind: str) -> None:
+    server = a_build_under_way(tree, starting=starting)
+    going_on = server.tell(memory_of(server))
+    assert [job.kind for job in going_on.do] == [kind]
+    assert not server.row.stale
+    validate(tree)
+
+
+@pytest.mark.parametrize("starting", [False, True])
+def test_build_under_way_that_has_long_since_run_is_looked_for(tree: Tree, starting: bool) -> None:
+    server = a_build_under_way(tree, starting=starting)
+    ran = replace(server.row.state, vm_state=VmState.ACTIVE, launched_at=tree.clock())
+    looking = server.tell(memory_of(server, version=9, state=ran))
+    assert [job.kind for job in looking.do] == [FIND]
+    server.run(looking)
+    found(server, vm_of(server, server.row.host or other_host(tree, server).uuid))
+    assert (server.row.phase, server.row.state.vm_state) == (Phase.GRANTED, VmState.ACTIVE)
     validate(tree)
 
 
