@@ -109,7 +109,7 @@ def digests(here: Here, view: View, owners: Iterable[CellName] = ()) -> Decision
 
 
 def _doubt(here: Here, row: InstanceRow) -> Decision:
-    if row.job != NO_JOB or row.phase is not Phase.GRANTED:
+    if row.job != NO_JOB or row.phase not in (Phase.GRANTED, Phase.PREPARED):
         return NOTHING  # the next digest comes when it is over
     recall = here.record(row.owner, RecallServer(attempt=row.attempt), row)
     return Decision(save=(replace(row, stale=True),), send=(recall,), notes=("its owner is ahead of us",))

@@ -1,6 +1,6 @@
 """What a leaf decides, record by record: late, early, twice, out of order, from the wrong cell."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -472,8 +472,18 @@ def test_compare_raises_what_differs(tree: Tree) -> None:
     assert [report.version for report in sent(decision, InstanceReport)] == [version + 1]
 
 
-def test_compare_with_an_owner_that_is_ahead_doubts_our_own_row(tree: Tree) -> None:
-    server = running(tree)
+def prepared(tree: Tree) -> Server:
+    """A server that waits for its grant."""
+    server = Server(tree)
+    server.run(server.build())
+    server.end()
+    assert server.row.phase is Phase.PREPARED
+    return server
+
+
+@pytest.mark.parametrize("make", [running, prepared])
+def test_compare_with_an_owner_that_is_ahead_doubts_our_own_row(tree: Tree, make: Callable[[Tree], Server]) -> None:
+    server = make(tree)
     theirs = ((server.id, server.row.version + 40, 1),)
     decision = tree.decide("leaf", tree.record("east", "leaf", Compare(bucket=bucket_of(server.id), servers=theirs)))
     assert sent(decision, RecallServer) == [RecallServer(attempt=1)]
