@@ -228,6 +228,9 @@ def recalled(here: Here, view: View, received: Received, body: RecallServer, now
             return inquire(here, received)
         again = DeleteServer(build_deadline=past.server.deadline)
         return Decision(send=(here.record(leaf, again, past.server, number=past.server.number + 1),))
+    if row.phase is Phase.FAILED and body.on_host:
+        # It was built after our backup and the leaf's; its tenant has been told that it failed.
+        return Decision(send=(here.record(leaf, Discard(attempt=body.attempt), row),))
     if row.phase is Phase.INQUIRING or body.attempt > row.attempt:
         return inquire(here, received)
     if row.leaf != leaf or (body.attempt and body.attempt != row.attempt):

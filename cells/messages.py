@@ -439,9 +439,11 @@ class Compare:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecallServer:
     """The leaf does not know this server, or knows it from an old backup only: its owner is asked for what it knows.
-    `attempt`: the one that the leaf knows, 0 for none. Asked again until answered."""
+    `attempt`: the one that the leaf knows, 0 for none; `on_host`: it was seen on a host, and the leaf knows no more.
+    Asked again until answered."""
 
     attempt: int = 0
+    on_host: bool = False
 
 
 @record("server.remember", direction=Direction.DOWN, of_server=True)

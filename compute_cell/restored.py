@@ -116,7 +116,7 @@ def unclaimed(here: Here, view: View, said: Watched, owners: Iterable[CellName])
         send=tuple(
             Record(
                 id=here.new_id(),
-                body=RecallServer(attempt=seen.attempt),
+                body=RecallServer(attempt=seen.attempt, on_host=True),
                 origin=here.name,
                 destination=owner,
                 server=seen.server,

@@ -9,7 +9,7 @@ import pytest
 from api_cell import restored
 from api_cell.rows import Phase, ServerRow, UsageRow
 from cells.decision import Decision, Remove
-from cells.messages import BuildServer, Discard, HeldServer, InquireServer, InstanceReport, Intent, Tick
+from cells.messages import BuildServer, Discard, HeldServer, InquireServer, InstanceReport, Intent, RecallServer, Tick
 from cells.model import Generation, InstanceState, PowerState, VmState
 from cells.names import SECOND
 from cells.rows import ParkedRow
@@ -97,6 +97,18 @@ def test_leaf_that_never_answers_is_named_when_the_builds_time_is_over(tree: Tre
     tick(tree)
     assert server.row.phase is Phase.FAILED
     assert "leaf-b did not say" in server.row.fault
+
+
+def test_vm_of_a_server_whose_build_has_failed_goes_when_its_leaf_knows_no_more_of_it(tree: Tree) -> None:
+    server = offered(tree)
+    leaf = server.row.leaf
+    rebuild(tree)
+    tree.clock.advance(3600)
+    tick(tree)
+    assert server.row.phase is Phase.FAILED
+    found = server.tell(RecallServer(attempt=2, on_host=True), origin=leaf)
+    assert sent(found, Discard) == [Discard(attempt=2)]
+    assert sent(server.tell(RecallServer(attempt=2), origin=leaf), InquireServer)
 
 
 def test_server_asked_for_since_the_backup_is_made_anew_by_our_own_proof(tree: Tree) -> None:
