@@ -48,7 +48,7 @@ from cells.ports import View
 from cells.record import Received
 from compute_cell import evacuation, guest, host_snapshots, moves, remake, resize, shares, volumes
 from compute_cell.answers import NO_JOB, Here, fault, told
-from compute_cell.build import never_ran, restoring, undone_while_busy
+from compute_cell.build import never_ran, restoring, undone_while_busy, waiting
 from compute_cell.command import Begun, Command, Done
 from compute_cell.rows import InstanceRow, Phase, QueuedCommand
 from compute_cell.tasks import DetachTask, PowerTask, RevertTask, SnapshotTask, UnrescueTask
@@ -144,11 +144,11 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         return _over(here, view, idle, end.error, now)
     if end.error:
         after, rows = command.failed(view, idle)
-        return Decision(save=rows) + _over(here, view, after, end.error, now)
+        return _over(here, view, after, end.error, now, rows)
     if command.tells:
         idle = replace(idle, state=told(idle.state, end))
     after, rows = command.done(view, idle, now)
-    return Decision(save=rows) + _over(here, view, after, "", now)
+    return _over(here, view, after, "", now, rows)
 
 
 def evacuated(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Instant) -> Decision:
@@ -167,15 +167,17 @@ def evacuated(here: Here, view: View, instance: InstanceRow, end: JobEnded, now:
     else:
         after, rows = evacuation.done(view, idle, now)
     told = here.changed(after, now, task_state="")
-    changed = next(row for row in told.save if isinstance(row, InstanceRow))
-    return Decision(save=rows, notes=(end.error or "evacuated",)) + told + next_one(here, view, changed, now)
+    return Decision(save=rows, wake=waiting(here, after, now), notes=(end.error or "evacuated",)) + told
 
 
 def _why(instance: InstanceRow) -> str:
     return instance.state.fault.message if instance.state.fault is not None else "it could not be made anew"
 
 
-def _over(here: Here, view: View, instance: InstanceRow, error: str, now: Instant) -> Decision:
+def _over(
+    here: Here, view: View, instance: InstanceRow, error: str, now: Instant, rows: tuple[Any, ...] = ()
+) -> Decision:
+    """The current command has ended, which changes `rows`; the next one begins."""
     assert instance.command is not None
     number = instance.command.number
     after = replace(
@@ -191,7 +193,10 @@ def _over(here: Here, view: View, instance: InstanceRow, error: str, now: Instan
         updated=now,
     )
     word = f"command {number} failed: {error}" if error else f"command {number} is done"
-    return Decision(send=(here.report(after),), notes=(word,)) + next_one(here, view, after, now)
+    over = Decision(save=rows, send=(here.report(after),), notes=(word,))
+    if rows:  # the next one claims room, too: it must see them
+        return over + Decision(save=(after,), wake=waiting(here, after, now))
+    return over + next_one(here, view, after, now)
 
 
 # --- the commands ---

@@ -472,6 +472,20 @@ def test_compare_raises_what_differs(tree: Tree) -> None:
     assert [report.version for report in sent(decision, InstanceReport)] == [version + 1]
 
 
+def test_resize_after_one_that_failed_counts_with_the_room_that_came_back(tree: Tree) -> None:
+    server = running(tree)
+    free_before = free(tree)
+    server.run(server.tell(ResizeServer(flavor=SMALL), number=2))
+    server.tell(ResizeServer(flavor=SMALL), number=3)
+    over = server.end(error="the host has no such disk")
+    validate(tree)
+    assert free(tree) == free_before
+    assert [wake.record.body for wake in over.wake] == [GoOn()]
+    server.run(server.tell(GoOn(), origin="leaf"))
+    assert server.row.command is not None
+    validate(tree)
+
+
 def prepared(tree: Tree) -> Server:
     """A server that waits for its grant."""
     server = Server(tree)
