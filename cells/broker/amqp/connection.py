@@ -233,7 +233,8 @@ def _alert(error: ssl.SSLError) -> str:
     reason = (error.reason or str(error)).replace("_", " ").lower()
     if "alert" in reason:
         return f"the broker says {reason}; check amqp: tls: certificate and key, and whom the broker trusts"
-    return f"{reason}; does a broker with TLS listen at this port?"
+    # A broker that refuses a certificate may close before its alert is read.
+    return f"{reason}; does a broker with TLS listen at this port, and take amqp: tls: certificate and key?"
 
 
 def _translated(call: Callable[[], Any]) -> Any:
