@@ -10,9 +10,10 @@ from cells.names import SECOND, CellName, Instant
 from cells.record import Record
 from cells.rows import OutboxRow
 
-# How long to wait for an acknowledgement, each time it was sent. Soon twice, because two ways may be dead; the last
-# is also how long a record may still wait once its destination is back.
-RESEND_AFTER = (1 * SECOND, 1 * SECOND, 4 * SECOND, 8 * SECOND, 16 * SECOND, 20 * SECOND)
+# How long to wait for an acknowledgement, each time it was sent. Soon three times, because two ways may be dead and a
+# command and its report are lost one after the other, and five seconds are promised; the last is also how long a record
+# may still wait once its destination is back.
+RESEND_AFTER = tuple(seconds * SECOND for seconds in (1, 1, 1, 2, 4, 8, 16, 20))
 RESEND_SOON = SECOND // 4
 DUE_AT_ONCE = 1024
 

@@ -21,6 +21,6 @@ def test_nothing_is_lost_doubled_or_left_over_whatever_fails(tmp_path: Path, cap
     assert not outcome.verdict.breaches, f"seed {SEED}, see {tmp_path}:\n" + "\n".join(outcome.verdict.breaches)
     assert (outcome.verdict.lost, outcome.verdict.doubled) == (0, 0)
     # A run in which little was asked or broken proves little.
-    assert outcome.verdict.accepted > 15
+    assert outcome.verdict.accepted > 30
     assert outcome.kills > 5
     assert len(outcome.faults) > len(Kind) * 0.7

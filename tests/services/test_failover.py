@@ -27,9 +27,9 @@ API = "east"
 LEAF = "shared-1"
 TENANTS = 4
 SERVERS = 4
-# Three times what is promised on top of what an action takes when nothing is broken, because tests share a machine. The
-# figures, which the test prints, are in docs/reliability.md.
-RESUMES = 15.0
+# Promised on top of what an action takes when nothing is broken, which is long on a busy machine. The figures, which
+# the test prints, are in docs/reliability.md.
+RESUMES = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,7 @@ def test_traffic_goes_on_by_the_other_parent(
     with capsys.disabled():
         print(f"\n{part} {fault.__name__}: {seen}")
     assert seen.stuck == 0
+    assert seen.resumed < RESUMES
     assert seen.longest < RESUMES + seen.before
 
 

@@ -38,8 +38,7 @@ def guarded(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory):
-    """One for the many requests that only ask whether they may: verifying a password is slow on purpose, the first
-    time. (A wrong one is slow each time; that it opens no door has tests of its own.)"""
+    """One for the many requests that only ask whether they may: verifying a password is slow on purpose."""
     with an_api_house(
         tmp_path_factory.mktemp("shared"), auth=Auth.HTTP_BASIC, users=USERS, image_secret=b"s" * 32
     ) as house:
@@ -111,6 +110,7 @@ def test_every_route_asks_who_comes_and_obeys_its_rule(shared: ApiHouse, route) 
         assert code() == 200
         return
     assert code() == 401
+    assert code(**basic("ann", "wrong")) == 401
     token = shared.app.tokens.token_for(str(uuid.UUID(int=7)), Purpose.WRITE)
     assert (code(**{"X-Auth-Token": token}) == 403) == (route.rule is not Rule.IMAGE)
     if route.rule is Rule.ADMIN:

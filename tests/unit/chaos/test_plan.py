@@ -22,6 +22,7 @@ def test_the_same_seed_is_the_same_plan_and_another_one_another():
 
 def test_every_usual_kind_of_fault_comes_in_a_run_of_two_minutes():
     assert {fault.kind for fault in schedule(3, 120, SHAPE)} == set(USUAL)
+    assert {fault.kind for fault in schedule(3, 120, SHAPE, tuple(Kind))} == set(Kind)
 
 
 def test_faults_hit_what_is_there_are_over_in_time_and_a_target_has_one_at_a_time():
