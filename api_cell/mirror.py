@@ -9,7 +9,7 @@ from dataclasses import replace
 from api_cell import backups, quota
 from api_cell.here import Here, forgotten, gone, is_gone, saved
 from api_cell.restored import inquire, told, wished_again
-from api_cell.rows import OpenIntent, Phase, QuestionRow, ServerRow
+from api_cell.rows import BUILD_NUMBER, OpenIntent, Phase, QuestionRow, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision, Job, Remove, Seen
 from cells.digest import BUCKETS, bucket_of, buckets, checksum
@@ -44,9 +44,9 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
     if (body.version, body.number) <= (row.version, row.finished):
         # The number counts, too: a leaf that was put back may give a version twice, but a command only once.
         return Decision(seen=(seen,))
-    if gone_there and not body.state.launched_at and body.number <= row.number:
+    if gone_there and not body.state.launched_at and body.number <= BUILD_NUMBER:
         # An attempt that the leaf itself undid: its refusal is on its way, or came first, and says why. Not so if a
-        # command ended it that we know nothing of: a delete of ours that was lost with our database.
+        # command came after its build: a delete of ours that was lost with our database.
         return Decision(seen=(seen,))
     after = replace(
         row,

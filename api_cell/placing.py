@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from api_cell.here import Here, forgotten, saved
-from api_cell.rows import Phase, SecretRow, ServerRow, Tried
+from api_cell.rows import BUILD_NUMBER, Phase, SecretRow, ServerRow, Tried
 from cells import codec
 from cells.decision import NOTHING, Decision
 from cells.errors import BadInput
@@ -50,7 +50,7 @@ def place(here: Here, market: Market, view: View, row: ServerRow, now: Instant) 
     if row.deadline < now:
         return failed(here, row, "the build's deadline passed before a leaf took it", now)
     if not here.lends_images():
-        again = here.wake(now + WAIT, Intent(action="place", number=1), row)
+        again = here.wake(now + WAIT, Intent(action="place", number=BUILD_NUMBER), row)
         return Decision(wake=(again,), notes=("waits for a token for its image",))
     tried = frozenset(each.leaf for each in row.tried)
     try:
@@ -93,7 +93,7 @@ def place(here: Here, market: Market, view: View, row: ServerRow, now: Instant) 
     due = here.wake(look, AttemptDue(attempt=attempt, until=deadline), row)
     return Decision(
         save=(saved(offered, now), story),
-        send=(here.record(choice.leaf, build, row, number=1, deadline=deadline),),
+        send=(here.record(choice.leaf, build, row, number=BUILD_NUMBER, deadline=deadline),),
         wake=(due,),
         notes=(f"attempt {attempt}: offered to {choice.leaf}",),
     )
@@ -112,7 +112,7 @@ def _leaves_of(view: View, spec: BuildSpec, hint: str) -> frozenset[CellName] | 
 
 def _wait(here: Here, row: ServerRow, none: NoRoom, now: Instant) -> Decision:
     """Leaves that are out of reach may be back soon: the server stays in BUILD and is placed again."""
-    again = here.wake(now + WAIT, Intent(action="place", number=1), row)
+    again = here.wake(now + WAIT, Intent(action="place", number=BUILD_NUMBER), row)
     return Decision(save=(saved(row, now),), wake=(again,), notes=(f"waits for a leaf: {none.summary()}",))
 
 
@@ -161,7 +161,7 @@ def accepted(here: Here, market: Market, view: View, received: Received, body: A
     came = here.story(row, now, "accepted", f"host {body.host}", received, down=[list(hop) for hop in body.trail])
     return Decision(
         save=(saved(granted, now), came),
-        send=(here.record(leaf, Grant(attempt=body.attempt), row, number=1),),
+        send=(here.record(leaf, Grant(attempt=body.attempt), row, number=BUILD_NUMBER),),
         notes=(f"accepted by {leaf}, granted",),
     )
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from api_cell import placing, quota
 from api_cell.here import Here, gone, is_gone, saved
 from api_cell.placing import Market, failed
-from api_cell.rows import Phase, ServerRow
+from api_cell.rows import BUILD_NUMBER, Phase, ServerRow
 from cells import codec
 from cells.decision import NOTHING, Decision, Seen
 from cells.messages import (
@@ -87,7 +87,9 @@ def asking(here: Here, view: View, leaves: Iterable[CellName], wait: int, now: I
             decision += failed(here, row, reason, now)
         elif not silent and row.heard + wait < now:
             again = saved(replace(row, phase=Phase.PLACING, told=()), now)
-            decision += Decision(save=(again,), wake=(here.wake(now, Intent(action="place", number=1), row),))
+            decision += Decision(
+                save=(again,), wake=(here.wake(now, Intent(action="place", number=BUILD_NUMBER), row),)
+            )
         else:
             decision += Decision(send=tuple(here.record(leaf, InquireServer(), row) for leaf in silent))
     return decision
@@ -145,9 +147,9 @@ def _not_there(row: ServerRow | None, leaf: CellName) -> Decision:
 
 
 def _ended_there(view: View, received: Received, row: ServerRow | None, body: HeldServer, now: Instant) -> Decision:
-    """The leaf had it once. A command that we know nothing of ended it: a delete of ours that was lost with our
+    """The leaf had it once. If a command came after its build, that was a delete of ours that was lost with our
     database. Otherwise the attempt was undone, and another may be made."""
-    if row is not None and row.phase is Phase.INQUIRING and body.number > row.number:
+    if row is not None and row.phase is Phase.INQUIRING and body.number > BUILD_NUMBER:
         return gone(view, row, now)
     return _not_there(row, received.record.origin)
 
@@ -260,12 +262,12 @@ def told(here: Here, row: ServerRow, now: Instant) -> Decision:
         spec=replace(row.spec, sealed=b""),
         proof=here.prove(row.id, row.attempt, row.leaf, row.spec),
         version=row.version,
-        number=max(row.finished, 1),  # its build is the first command
+        number=max(row.finished, BUILD_NUMBER),
         state=row.state,
     )
     send = [here.record(row.leaf, known, row)]
     if row.state is None or not row.state.launched_at:
-        send.append(here.record(row.leaf, Grant(attempt=row.attempt), row, number=1))
+        send.append(here.record(row.leaf, Grant(attempt=row.attempt), row, number=BUILD_NUMBER))
     again = wished_again(here, row, now)
     notes = (f"{row.leaf} is told what it was, {len(again.wake)} wishes again",)
     return again + Decision(send=tuple(send), notes=notes)

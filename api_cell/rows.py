@@ -11,6 +11,9 @@ from cells.model import BuildSpec, Flavor, InstanceState
 from cells.names import CellName, Id, Instant
 from cells.rows import Text, row
 
+BUILD_NUMBER = 1
+"""The number of a server's first command, its build; every other command, a delete too, has a higher one."""
+
 
 class Phase(StrEnum):
     """How far placing has come. PLACING: no leaf has it. OFFERED: a leaf was asked. GRANTED: that leaf holds it for

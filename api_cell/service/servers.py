@@ -8,7 +8,17 @@ from api_cell.errors import Invalid, NotFound
 from api_cell.images import Image, visible
 from api_cell.incremental import parts_of
 from api_cell.restored import next_number
-from api_cell.rows import GoneServerRow, KeyPairRow, OpenIntent, Phase, QuotaRow, RequestRow, SecretRow, ServerRow
+from api_cell.rows import (
+    BUILD_NUMBER,
+    GoneServerRow,
+    KeyPairRow,
+    OpenIntent,
+    Phase,
+    QuotaRow,
+    RequestRow,
+    SecretRow,
+    ServerRow,
+)
 from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
@@ -239,10 +249,10 @@ def _placing(api: Api, spec: BuildSpec, new: NewServer, name: str, request: str)
             status="",
             vm_state="",
             phase=Phase.PLACING,
-            number=1,
+            number=BUILD_NUMBER,
             deadline=now + api.settings.build_time * SECOND,
             spec=replace(spec, name=name),
-            intents=(OpenIntent(number=1, action="place", at=now, request=request),),
+            intents=(OpenIntent(number=BUILD_NUMBER, action="place", at=now, request=request),),
             description=new.description,
             tags=new.tags,
         )
