@@ -4,6 +4,7 @@ request of unknown end may have had its effect or not, but never half of it, and
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from cells.audit import ServerFact
 from cells.names import CellName, id_from_text, id_text
@@ -40,14 +41,17 @@ def judge(
     leaves: frozenset[CellName],
     *,
     flips: bool,
-    forgotten: Sequence[tuple[float, float]] = (),
+    forgotten: Mapping[CellName, Sequence[tuple[float, float]]] = MappingProxyType({}),
 ) -> Verdict:
     """`flips`: bits were flipped on the way, so that garbage has come in and was rightly parked. `forgotten`: times of
-    which the owner's database knows nothing, because it was put back; whatever was asked then is of unknown end, and
-    a request id given then is not known again."""
-    ends = [_unknown(event, forgotten) for event in events if event.end is not End.INVOKE]
+    which a cell's database knows nothing, because it was put back. Whatever the owner was asked then is of unknown end,
+    a request id given then is not known again, and an image asked for then waits for data that nobody may bring."""
+    lost = forgotten.get(owner, ())
+    ends = [_unknown(event, lost) for event in events if event.end is not End.INVOKE]
     builds = [event for event in ends if event.action == "build"]
     memory = _memory(ends, truth, owner)
+    memory.unsure = {id_from_text(event.server) for event in ends if event.server and _is_forgotten(event, lost)}
+    memory.restored = set(forgotten)
     parked = {
         cell: tuple(one for one in reasons if not (flips and _garbage(one))) for cell, reasons in truth.parked.items()
     }
@@ -60,12 +64,13 @@ def judge(
     )
     breaches = [str(breach) for check in AT_REST for breach in check(rest)]
     for audit in truth.audits.values():
-        if breach := at_every_step(audit, {}, Memory()):
+        if breach := at_every_step(audit, {}, Memory(restored=memory.restored)):
             breaches.append(str(breach))
-    excused = {event.name for event in events if event.action == "build" and _is_forgotten(event, forgotten)}
+    excused = {event.name for event in events if event.action == "build" and _is_forgotten(event, lost)}
     doubled = list(_doubled(builds, truth, excused))
     breaches += [f"P1, everything ends: {each}" for each in truth.busy]
-    breaches += [*doubled, *_unasked(builds, truth), *_images(ends, truth), *_flavors(events, truth)]
+    asked_for_good = [event for event in ends if not _is_forgotten(event, lost)]
+    breaches += [*doubled, *_unasked(builds, truth), *_images(asked_for_good, truth), *_flavors(events, truth)]
     there = {fact.server for audit in truth.audits.values() for fact in audit.owned}
     gone = truth.audits[owner].gone
     return Verdict(

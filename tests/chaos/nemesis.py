@@ -17,7 +17,6 @@ from cells.errors import CelltreeError, Permanent
 from cells.lab.daemons import Daemon
 from cells.lab.mariadb import MariaServer
 from cells.lab.rabbitmq import RabbitNode
-from cells.topology_file import API
 from tests.chaos.lab import FaultyLab
 from tests.chaos.plan import Fault, Kind
 from tests.support.backups import backup, put_back
@@ -34,8 +33,8 @@ NORMAL_MEMORY, NORMAL_DISK = "0.4", "10MB"
 
 
 class Nemesis:
-    """`counts`: faults done, by kind; `kills`: processes ended by SIGKILL; `forgotten`: from when to when an API cell's
-    database was put back."""
+    """`counts`: faults done, by kind; `kills`: processes ended by SIGKILL; `forgotten`: by cell, the times that its
+    database has lost, because it was put back."""
 
     def __init__(self, lab: FaultyLab, file: Path, now: Callable[[], float]) -> None:
         self._lab = lab
@@ -45,7 +44,7 @@ class Nemesis:
         self._over = threading.Event()
         self.counts: Counter[str] = Counter()
         self.kills = 0
-        self.forgotten: list[tuple[float, float]] = []
+        self.forgotten: dict[str, list[tuple[float, float]]] = {}
         self.failed = 0
 
     def run(self, faults: Sequence[Fault]) -> None:
@@ -231,13 +230,13 @@ class Nemesis:
     @contextmanager
     def _put_back(self, cell: str) -> Iterator[None]:
         """The backup is of now, and comes back later; what else is broken then only delays it."""
-        saved, since = backup(self._lab, cell), self._now()
+        since = self._now()
+        saved = backup(self._lab, cell)
         yield
         daemons = self._lab.plan.daemons_of(cell)
         for daemon in daemons:
             self._lab.stop(daemon)
-        if self._lab.topology[cell].role == API:
-            self.forgotten.append((since, self._now()))
+        self.forgotten.setdefault(cell, []).append((since, self._now()))
         while True:
             try:
                 put_back(self._lab, cell, saved)
