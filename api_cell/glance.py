@@ -76,8 +76,8 @@ class GlanceImages:
     def find(self, name: str) -> tuple[Image, ...]:
         return self._all_with({"name": name})
 
-    def having(self, properties: Mapping[str, str]) -> tuple[Image, ...]:
-        return self._all_with(properties)
+    def having(self, properties: Mapping[str, str], status: str = "") -> tuple[Image, ...]:
+        return self._all_with({**properties, "status": status} if status else properties)
 
     def _all_with(self, wanted: Mapping[str, str]) -> tuple[Image, ...]:
         found: list[Image] = []

@@ -8,7 +8,7 @@ always whole.
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,8 +78,8 @@ class Images(Protocol):
     def find(self, name: str) -> tuple[Image, ...]:
         """Every image of this name."""
 
-    def having(self, properties: Mapping[str, str]) -> tuple[Image, ...]:
-        """Every image that has all these properties."""
+    def having(self, properties: Mapping[str, str], status: str = "") -> tuple[Image, ...]:
+        """Every image that has all these properties, and this status if one is named."""
 
     def create(
         self,
@@ -103,6 +103,13 @@ class Images(Protocol):
 def visible(image: Image, project: str, *, admin: bool = False) -> bool:
     """Whether a project sees an image."""
     return admin or image.owner == project or image.visibility in ("public", "community")
+
+
+def having(images: Iterable[Image], properties: Mapping[str, str], status: str) -> tuple[Image, ...]:
+    """Those that have all these properties, and this status if one is named."""
+    return tuple(
+        image for image in images if properties.items() <= image.properties.items() and status in ("", image.status)
+    )
 
 
 def ref_to(image: Image, url: str) -> ImageRef:
@@ -152,8 +159,8 @@ class FolderImages:
     def find(self, name: str) -> tuple[Image, ...]:
         return tuple(image for image in self.all() if image.name == name)
 
-    def having(self, properties: Mapping[str, str]) -> tuple[Image, ...]:
-        return tuple(image for image in self.all() if properties.items() <= image.properties.items())
+    def having(self, properties: Mapping[str, str], status: str = "") -> tuple[Image, ...]:
+        return having(self.all(), properties, status)
 
     def create(
         self,

@@ -6,12 +6,11 @@ nobody asked us for is parked, never adopted.
 
 from dataclasses import replace
 
-from api_cell import backups, quota
+from api_cell import backups, quota, unfilled
 from api_cell.here import Here, forgotten, gone, is_gone, saved
 from api_cell.restored import inquire, told, wished_again
-from api_cell.rows import BUILD_NUMBER, OpenIntent, Phase, QuestionRow, ServerRow
-from cells import codec
-from cells.decision import NOTHING, Decision, Job, Remove, Seen
+from api_cell.rows import BUILD_NUMBER, Phase, QuestionRow, ServerRow
+from cells.decision import NOTHING, Decision, Remove, Seen
 from cells.digest import BUCKETS, bucket_of, buckets, checksum
 from cells.messages import Agreed, Answer, Compare, DeleteServer, Digest, Discard, InstanceReport
 from cells.model import VmState
@@ -127,16 +126,7 @@ def _failed(here: Here, row: ServerRow, failed: tuple[int, str], received: Recei
     wish = next((wish for wish in row.intents if wish.number == number), None)
     action = wish.action if wish is not None else "a command"
     story = here.story(row, now, "command failed", f"{action}: {why}", received)
-    return Decision(save=(story,), notes=(f"{action} failed: {why}",)) + give_up_image(here, row, wish)
-
-
-def give_up_image(here: Here, row: ServerRow, wish: OpenIntent | None) -> Decision:
-    """The image of a snapshot that failed will get no data: it is removed, as slow work."""
-    if wish is None or wish.action != "server.snapshot" or not wish.detail:
-        return NOTHING
-    body = codec.pack(wish.detail)
-    job = Job(id=here.new_id(), kind="image.give_up", server=row.id, lane="images", body=body, request=row.request)
-    return Decision(do=(job,))
+    return Decision(save=(story,), notes=(f"{action} failed: {why}",)) + unfilled.given_up(here, row, wish)
 
 
 def _of_nobody(here: Here, view: View, received: Received, body: InstanceReport, now: Instant) -> Decision:

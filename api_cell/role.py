@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from api_cell import audit, backups, first_words, mirror, placing, restored, wishes
+from api_cell import audit, backups, first_words, mirror, placing, restored, unfilled, wishes
 from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
 from api_cell.http.serve import Served
+from api_cell.images import Images
 from api_cell.placing import Market
 from api_cell.rows import ROWS, GoneServerRow, Phase, QuestionRow, RequestRow, ServerRow
 from cells import codec
@@ -48,6 +49,12 @@ MOST_AT_ONCE = 200
 LET_GO_EVERY = 60 * SECOND
 REQUESTS_KEPT = 24 * 3600 * SECOND
 GONE_KEPT = 30 * 24 * 3600 * SECOND
+
+IMAGE_WORK: Mapping[str, tuple[type, Callable[[Images, Any], None]]] = {
+    backups.ROTATE: (backups.Rotation, backups.rotate),
+    unfilled.GIVE_UP: (str, lambda images, image: images.delete(image)),
+    unfilled.SWEEP: (int, unfilled.sweep),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +112,7 @@ class ApiRole:
         self._first_words: first_words.FirstWords | None = None
         self._silent: set[CellName] | None = None
         self._next_let_go: Instant = 0
+        self._next_sweep: Instant = 0
         self._decide: dict[type, Callable[[View, Received, Any, Instant], Decision]] = {
             Intent: lambda view, received, body, now: wishes.take(
                 self._here, self._market(), view, received, body, now
@@ -151,6 +159,7 @@ class ApiRole:
             edges = self.neighbourhood.topology.edges
             self._first_words = first_words.begun(self._here.new_id(), edges, now, self._mute_after)
         if self._silent is None:
+            self._next_sweep = now + unfilled.SWEEP_EVERY
             self._silent = set(self.neighbourhood.roster)
             for row in view.find(ServerRow, Where(column="phase", op="=", value=Phase.OFFERED)):
                 self._reservations.reserve(placing.reservation_of(self._here, row))
@@ -171,13 +180,11 @@ class ApiRole:
         return audit.audit(self._here.name, self.neighbourhood.roster, view)
 
     def work(self, job: Job, journal: Journal) -> Any:
-        if job.kind == "image.give_up" and self.front is not None and self.front.images is not None:
-            self.front.images.delete(codec.unpack(str, job.body))
-            return None
-        if job.kind == backups.ROTATE and self.front is not None and self.front.images is not None:
-            backups.rotate(self.front.images, codec.unpack(backups.Rotation, job.body))
-            return None
-        raise Permanent(f"an API cell knows no job {job.kind!r}")
+        images = self.front.images if self.front is not None else None
+        if job.kind not in IMAGE_WORK or images is None:
+            raise Permanent(f"an API cell knows no job {job.kind!r}")
+        of_what, do = IMAGE_WORK[job.kind]
+        do(images, codec.unpack(of_what, job.body))
 
     def close(self) -> None:
         """Nothing is open: the front door is the house's."""
@@ -267,7 +274,7 @@ class ApiRole:
         decision = Decision(save=(sequence,)) + self.neighbourhood.hellos(own, now, self._here.new_id, asks=asks)
         leaves = self.neighbourhood.topology.leaves()
         decision += restored.asking(self._here, view, leaves, self._mute_after, now)
-        return decision + self._show_silence(view, now) + self._let_go(view, now)
+        return decision + self._show_silence(view, now) + self._let_go(view, now) + self._sweep(now)
 
     def _own_record(self, view: View, now: Instant, more: int = 1) -> tuple[SignedCellRecord, CounterRow]:
         before = view.get(CounterRow, restored.GENERATION)
@@ -290,6 +297,12 @@ class ApiRole:
         asked = view.find(RequestRow, Where(column="at", op="<", value=now - REQUESTS_KEPT), limit=MOST_AT_ONCE)
         lost = view.find(QuestionRow, Where(column="at", op="<", value=now - LET_GO_EVERY), limit=MOST_AT_ONCE)
         return Decision(save=tuple(Remove(row=type(row), key=key_of(row)) for row in (*gone, *asked, *lost)))
+
+    def _sweep(self, now: Instant) -> Decision:
+        if not is_due(self._next_sweep, unfilled.SWEEP_EVERY, now):
+            return NOTHING
+        self._next_sweep = now + unfilled.SWEEP_EVERY
+        return unfilled.looked_for(self._here, now)
 
     def _show_silence(self, view: View, now: Instant) -> Decision:
         """Servers of a leaf that is not heard show UNKNOWN; when it is heard again, what it last said."""

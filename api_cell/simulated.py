@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from api_cell.front import FIRST_FLAVORS, seed_flavors
-from api_cell.images import Image, ref_to
+from api_cell.images import Image, having, ref_to
 from api_cell.restored import put_back
 from api_cell.rows import FlavorRow, Phase, ServerRow
 from api_cell.service import actions, quota, servers
@@ -42,8 +42,8 @@ class MemoryImages:
     def find(self, name: str) -> tuple[Image, ...]:
         return tuple(image for image in self._images.values() if image.name == name)
 
-    def having(self, properties: Mapping[str, str]) -> tuple[Image, ...]:
-        return tuple(image for image in self._images.values() if properties.items() <= image.properties.items())
+    def having(self, properties: Mapping[str, str], status: str = "") -> tuple[Image, ...]:
+        return having(self._images.values(), properties, status)
 
     def create(
         self,

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from api_cell import unfilled
 from api_cell.here import Here, gone, saved
-from api_cell.mirror import as_before_rebuild, give_up_image
+from api_cell.mirror import as_before_rebuild
 from api_cell.placing import Market, place
 from api_cell.rows import Phase, ServerRow
 from cells import codec
@@ -122,7 +123,7 @@ def _not_now(here: Here, row: ServerRow, number: int, reason: str, now: Instant)
     after = _without(row, number)
     story = here.story(row, now, "command failed", f"{wish.action}: {reason}")
     decision = Decision(save=(saved(after, now), story), notes=(f"{wish.action} failed: {reason}",))
-    return decision + give_up_image(here, row, wish)
+    return decision + unfilled.given_up(here, row, wish)
 
 
 def _without(row: ServerRow, number: int) -> ServerRow:
