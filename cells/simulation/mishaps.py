@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cells.model import CellState
+from cells.simulation import administration, resting
 from cells.simulation.plan import PROJECTS, UNTOLD, Fault, Mishap
 
 if TYPE_CHECKING:
@@ -84,13 +85,13 @@ def _stand_in(world: World, cell: str, other: str) -> None:
 
 
 def _drain(world: World, mishap: Mishap) -> None:
-    world.set_state(mishap.cell, CellState.DRAINING)
-    world.later(mishap.lasts, partial(world.set_state, mishap.cell, CellState.ENABLED))
+    administration.set_state(world, mishap.cell, CellState.DRAINING)
+    world.later(mishap.lasts, partial(administration.set_state, world, mishap.cell, CellState.ENABLED))
 
 
 def _edge_added(world: World, mishap: Mishap) -> None:
     if (mishap.cell, mishap.other) not in world.edges:
-        world.save_edge(mishap.cell, mishap.other)
+        administration.add_edge(world, mishap.cell, mishap.other)
 
 
 def _edge_removed(world: World, mishap: Mishap) -> None:
@@ -98,12 +99,12 @@ def _edge_removed(world: World, mishap: Mishap) -> None:
     edge = (mishap.cell, mishap.other)
     if edge not in world.edges:
         return
-    before = world.reaches()
+    before = resting.reaches(world)
     world.edges.discard(edge)
-    after = world.reaches()
+    after = resting.reaches(world)
     world.edges.add(edge)
     if before == after:
-        world.remove_edge(*edge)
+        administration.remove_edge(world, *edge)
 
 
 def _restored_row(world: World, mishap: Mishap) -> None:
@@ -158,8 +159,8 @@ def _restored(world: World, mishap: Mishap) -> None:
     """The database as it is now comes back later, when a while of the cell's life has been lost. Nobody restores one
     under running daemons; an administrator says so to an API cell's, unless he forgets it (the step is UNTOLD), a leaf
     hears it from its parents."""
-    world.back_up(mishap.cell)
-    world.later(mishap.lasts, partial(world.restore, mishap.cell, told=mishap.step != UNTOLD))
+    administration.back_up(world, mishap.cell)
+    world.later(mishap.lasts, partial(administration.restore, world, mishap.cell, told=mishap.step != UNTOLD))
 
 
 HAPPEN: dict[Fault, Happen] = {

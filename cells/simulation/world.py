@@ -8,25 +8,26 @@ plan's time all heals, the tree comes to rest, and then the others are.
 import hashlib
 import heapq
 import random
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from cells.audit import Audit, PoolFacts, Standing
+from cells.audit import Audit
 from cells.config import CellConfig, identity
-from cells.decision import Decision, Remove
+from cells.decision import Decision
 from cells.errors import CelltreeError
-from cells.house import Cell, role_class, save_edge
+from cells.house import Cell, role_class
 from cells.identity import Identity, RootKey, new_key
 from cells.messages import RefusalCode, Refused
 from cells.model import CellState
 from cells.names import SECOND, CellName, Instant, id_text
 from cells.parts import part
 from cells.record import NO_SERVER, Received
-from cells.rows import MACHINERY, EdgeRow, JobRow, OutboxRow, ParkedRow, SettingRow
+from cells.rows import MACHINERY
+from cells.simulation import administration, resting
 from cells.simulation.house import AnySimulatedStore, Build, SimulatedHouse
 from cells.simulation.invariants import Breach, Known, Memory, at_every_step, at_rest
 from cells.simulation.mishaps import HAPPEN
@@ -123,14 +124,12 @@ class World:
         self._dirty: dict[CellName, None] = {}
         self._breach: Breach | None = None
         self.chance = random.Random(f"celltree world {plan.seed}")
-        self._bytes = random.Random(f"celltree bytes {plan.seed}")
+        self.random_bytes = random.Random(f"celltree bytes {plan.seed}").randbytes
         self.network = Network(random.Random(f"celltree network {plan.seed}"), self.later, self.wake)
         self.network.note = self.note
         self.network.acks_early = self.build.acks_early
         self.network.before_ack = lambda cell: self._step(cell, "before ack")
-        self.house = SimulatedHouse(
-            self.build, clock=self.clock, random_bytes=self._bytes.randbytes, network=self.network
-        )
+        self.house = SimulatedHouse(self.build, clock=self.clock, random_bytes=self.random_bytes, network=self.network)
         self.places: dict[CellName, Place] = {}
         self.daemons: dict[str, Daemon] = {}
         self.edges = {(parent, child) for child, parents in plan.shape.items() for parent in parents}
@@ -154,7 +153,7 @@ class World:
             while self._heap and self._breach is None and not self._over and self.time < limit:
                 self._next()
             if self._breach is None and not self._over:
-                self._breach = self.not_at_rest()
+                self._breach = resting.not_at_rest(self)
         finally:
             self.close()
         return Outcome(
@@ -210,16 +209,16 @@ class World:
     # --- cells ---
 
     def _make(self) -> None:
-        root = RootKey(self._bytes.randbytes(32))
+        root = RootKey(self.random_bytes(32))
         for name, above in self.plan.shape.items():
             self.places[name] = self._place(name, root, "compute" if above else "api")
             for daemon in self.daemons_of(name):
                 self.open(daemon)
         for parent, child in sorted(self.edges):
-            self.save_edge(parent, child)
+            administration.add_edge(self, parent, child)
 
     def _place(self, name: CellName, root: RootKey, role: str) -> Place:
-        seed, public = new_key(self._bytes.randbytes)
+        seed, public = new_key(self.random_bytes)
         certificate = root.certify(name, self.house.new_id(), role, public, self.clock())
         settings: dict[str, Any] = {"mute_after": 15.0}
         if role == "compute":
@@ -285,7 +284,7 @@ class World:
                 part("pool")(
                     unit,
                     cell.identity,
-                    self._bytes.randbytes,
+                    self.random_bytes,
                     name=cell_name,
                     url=f"light:{cell_name}",
                     user="root",
@@ -312,68 +311,9 @@ class World:
         if name not in self.daemons:
             self.open(name)
 
-    def back_up(self, cell: CellName) -> None:
-        """Remember a cell's database, and what the checks know of it, as they are now."""
-        self.backups[cell] = (self.places[cell].store.backup(), self.memory.of(cell))
-
-    def restore(self, cell: CellName, *, told: bool = True) -> None:
-        """Put a cell's database back to its backup, all its daemons being stopped; an API cell is `told` so."""
-        if self.healed:
-            return
-        for name in [name for name in self.daemons if name.partition("/")[0] == cell]:
-            self.crash(name, None)
-        rows, known = self.backups[cell]
-        place = self.places[cell]
-        place.store.put_back(rows)
-        self.memory.put_back(cell, known)
-        self._register_again(cell)
-        self.note(f"put back {cell}")
-        if place.desk is not None and told:
-            place.desk.rebuild()
-        for name in self.daemons_of(cell):
-            self.later(self.chance.uniform(0.2, 3.0), partial(self.back, name))
-
-    def _register_again(self, cell: CellName) -> None:
-        """Edges that were made or taken away since the backup are an administrator's to make, or take away, again."""
-        with self.places[cell].outside.unit(lock=False) as unit:
-            there = {row.neighbour for row in unit.find(EdgeRow)}
-        wanted = {
-            (parent if child == cell else child): (parent, child)
-            for parent, child in self.edges
-            if cell in (parent, child)
-        }
-        for neighbour in sorted(wanted.keys() - there):
-            self.save_edge(*wanted[neighbour])
-        with self.places[cell].outside.unit() as unit:
-            unit.save(*(Remove(row=EdgeRow, key=(name,)) for name in sorted(there - wanted.keys())))
-
     def doom(self, name: str) -> None:
         """Crash it when this event is over."""
         self._doomed.append(name)
-
-    def save_edge(self, parent: CellName, child: CellName) -> None:
-        """Register an edge at both ends, as an administrator does."""
-        up, down = self.places[parent], self.places[child]
-        for one, other, is_parent in ((up, down, False), (down, up, True)):
-            who = self.identity(one.name)
-            with one.outside.unit() as unit:
-                uuid = self.identity(other.name).says.uuid
-                save_edge(unit, who, uuid, other.name, is_parent, other.config.broker, self._bytes.randbytes)
-        self.edges.add((parent, child))
-        self._changed(parent, child)
-
-    def _changed(self, one: CellName, other: CellName) -> None:
-        """What is on its way over an edge that is taken away is a stranger's when it comes."""
-        if self.time:
-            self.changed_edges |= {(one, other), (other, one)}
-
-    def remove_edge(self, parent: CellName, child: CellName) -> None:
-        """Take an edge away at both ends."""
-        for one, other in ((parent, child), (child, parent)):
-            with self.places[one].outside.unit() as unit:
-                unit.save(Remove(row=EdgeRow, key=(other,)))
-        self.edges.discard((parent, child))
-        self._changed(parent, child)
 
     def identity(self, name: CellName) -> Identity:
         return identity(self.places[name].config)
@@ -458,7 +398,7 @@ class World:
             if not exchange.running:
                 exchange.start()
             if place.pool is not None:
-                self.set_state(place.name, CellState.ENABLED)
+                administration.set_state(self, place.name, CellState.ENABLED)
                 for host in place.pool.bring_all_back():
                     place.ground.confirm_dead(host, False)
         for name, daemon in list(self.daemons.items()):
@@ -470,10 +410,6 @@ class World:
             for name in self.daemons_of(cell):
                 self.back(name)
             self.wake(cell)
-
-    def set_state(self, cell: CellName, state: CellState) -> None:
-        with self.places[cell].outside.unit() as unit:
-            unit.save(SettingRow(name="state", value=state))
 
     def freeze(self, name: str) -> None:
         daemon = self.daemons.get(name)
@@ -568,9 +504,6 @@ class World:
         with self.places[name].outside.unit(lock=False) as unit:
             return daemon.cell.role.audit(unit)
 
-    def facts(self) -> dict[CellName, PoolFacts]:
-        return {name: self.places[name].pool.facts() for name in self.plan.hosts}
-
     def started(self, leaf: CellName) -> tuple[tuple[bytes, str], ...]:
         found: tuple[tuple[bytes, str], ...] = self.places[leaf].pool.started()
         return found
@@ -592,11 +525,11 @@ class World:
 
     def _look(self) -> None:
         """Is it at rest? Then everything must be right."""
-        waits = self.waiting()
+        waits = resting.waiting(self)
         if not waits:
             self.counts["checked at rest"] += 1
             audits = {name: audit for name in self.places if (audit := self.audit(name)) is not None}
-            breach = at_rest(audits, self.facts(), self.memory, self.reaches(), self._parked())
+            breach = at_rest(audits, resting.facts(self), self.memory, resting.reaches(self), resting.parked(self))
             # Capacity and silence need some ticks to be known everywhere.
             if breach is None or self.time > self._rest_since() + 120:
                 self._breach = breach
@@ -612,55 +545,6 @@ class World:
         if self._rest is None:
             self._rest = self.time
         return self._rest
-
-    def _parked(self) -> dict[CellName, tuple[str, ...]]:
-        parked = {}
-        for name, place in self.places.items():
-            with place.outside.unit(lock=False) as unit:
-                rows = [row for row in unit.find(ParkedRow) if (row.neighbour, name) not in self.changed_edges]
-            if rows:
-                parked[name] = tuple(f"{row.kind} {id_text(row.server)}: {row.reason}" for row in rows)
-        return parked
-
-    def reaches(self) -> dict[CellName, frozenset[CellName]]:
-        """The leaves below each API cell."""
-        children = defaultdict(set)
-        for parent, child in self.edges:
-            children[parent].add(child)
-
-        def below(name: CellName) -> set[CellName]:
-            return {name}.union(*(below(child) for child in children[name]))
-
-        return {api: frozenset(below(api) & set(self.plan.hosts)) for api in self.plan.apis}
-
-    def waiting(self) -> list[str]:
-        """What is not at rest yet, in words."""
-        waits = [f"{self.network.on_the_way} bundles on the way"] if self.network.on_the_way else []
-        for name, place in self.places.items():
-            audit = self.audit(name)
-            if audit is None:
-                waits.append(f"{name} is not up")
-                continue
-            for fact in audit.owned:
-                if fact.standing is Standing.PENDING or fact.open or fact.status == "UNKNOWN":
-                    waits.append(f"{name} owns {fact.name} {fact.phase} {fact.status} open {fact.open} at {fact.leaf}")
-            for fact in audit.held:
-                if fact.standing is Standing.PENDING or not fact.seen:
-                    waits.append(
-                        f"{name} holds {fact.name} {fact.phase} {fact.status} open {fact.open} seen {fact.seen}"
-                    )
-            with place.outside.unit(lock=False) as unit:
-                waits += [f"{name} outbox to {row.destination}" for row in unit.find(OutboxRow)]
-                waits += [f"{name} job {row.kind}" for row in unit.find(JobRow) if row.server != NO_SERVER]
-        return waits
-
-    def not_at_rest(self) -> Breach:
-        waits = "; ".join(self.waiting()[:12])
-        return Breach(
-            name="everything ends",
-            promise="P1",
-            text=f"not at rest {self.patience:.0f} s after everything healed: {waits}",
-        )
 
 
 def simulate(plan: Plan, build: Build | None = None, *, tell: bool = False, patience: float = PATIENCE) -> Outcome:
