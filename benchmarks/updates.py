@@ -31,17 +31,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def _measure(report: Report, shape: str, tree: Tree, in_flight: int, seconds: float, servers: int) -> None:
     before = tree.cpu()
     got = tree.ask("leaf", do="updates", in_flight=in_flight, seconds=seconds, servers=servers)
-    cpu = cpu_between(before, tree.cpu(), got["done"])
-    report.figures(
-        shape,
-        in_flight=in_flight,
-        per_second=got["done"] / got["seconds"],
-        median_ms=got["median_ms"],
-        p99_ms=got["p99_ms"],
-        done=got["done"],
-        complete=got["complete"],
-        **cpu,
-    )
+    report.rate(shape, in_flight, got, cpu_between(before, tree.cpu(), got["done"]))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,19 @@ class Report:
         self.lines.append(line)
         self._print({"benchmark": self.name, **line})
 
+    def rate(self, shape: str, in_flight: int, got: Mapping[str, Any], cpu: Mapping[str, Any]) -> None:
+        """One measurement of what was done so many at a time."""
+        self.figures(
+            shape,
+            in_flight=in_flight,
+            per_second=got["done"] / got["seconds"],
+            median_ms=got["median_ms"],
+            p99_ms=got["p99_ms"],
+            done=got["done"],
+            complete=got["complete"],
+            **cpu,
+        )
+
     def table(self) -> None:
         """Everything measured, for people."""
         columns = list(dict.fromkeys(name for line in self.lines for name in line if not isinstance(line[name], dict)))

@@ -5,6 +5,8 @@ over is told by where the VM runs, one under way by its task in the journal. If 
 where it was and XAPI takes the half-made copies away.
 """
 
+from collections.abc import Mapping
+
 from cells.errors import Permanent, Temporary
 from cells.model import PowerState
 from cells.ports import Journal
@@ -58,20 +60,7 @@ def _move(session: Session, vm: Vm, host: str, to: HostFacts, journal: Journal) 
     disk_map = {ref: target if sr in apart else sr for ref, sr in storages.items()}
     drop_base(session, vm)
     receiver = session.call("host.migrate_receive", host, session.handle("network", to.network), {})
-    session.call("VM.assert_can_migrate", vm.ref, receiver, True, disk_map, {}, {})
-    run_noted(
-        session,
-        journal,
-        _MOVE,
-        "Async.VM.migrate_send",
-        vm.ref,
-        receiver,
-        True,
-        disk_map,
-        {},  # within a pool the interfaces keep their networks
-        {},
-        limit=MOVE_SECONDS,
-    )
+    _carry(session, vm, receiver, disk_map, {}, journal)  # within a pool the interfaces keep their networks
 
 
 @telling("move the server")
@@ -106,20 +95,22 @@ def _send(session: Session, target: Session, vm: Vm, to: HostFacts, journal: Jou
     disk_map = dict.fromkeys(found, storage)
     interfaces = dict.fromkeys(vm.record["VIFs"], network)
     receiver = target.call("host.migrate_receive", target.handle("host", to.uuid), network, {})
-    session.call("VM.assert_can_migrate", vm.ref, receiver, True, disk_map, interfaces, {})
-    run_noted(
-        session,
-        journal,
-        _MOVE,
-        "Async.VM.migrate_send",
-        vm.ref,
-        receiver,
-        True,
-        disk_map,
-        interfaces,
-        {},
-        limit=MOVE_SECONDS,
-    )
+    _carry(session, vm, receiver, disk_map, interfaces, journal)
+
+
+def _carry(
+    session: Session,
+    vm: Vm,
+    receiver: Mapping[str, str],
+    disk_map: Mapping[str, str],
+    interfaces: Mapping[str, str],
+    journal: Journal,
+) -> None:
+    """Send a running VM and its disks to the host that has said how it is to be reached (host.migrate_receive)."""
+    options: dict[str, str] = {}
+    session.call("VM.assert_can_migrate", vm.ref, receiver, True, disk_map, interfaces, options)
+    asked = (vm.ref, receiver, True, disk_map, interfaces, options)
+    run_noted(session, journal, _MOVE, "Async.VM.migrate_send", *asked, limit=MOVE_SECONDS)
 
 
 def _refuse_unless_running(vm: Vm) -> None:
