@@ -217,7 +217,13 @@ def test_xe_does_what_plugins_ask_of_it(pool: FullPool) -> None:
         listed = run(dom0, "xe", "host-param-list", f"uuid={uuid}")
         assert listed.stdout.startswith("uuid ( RO) ")
         assert listed.stdout.splitlines()[0].endswith(f": {uuid}")
-        assert any(line.strip().startswith("name-label ( RW): ") for line in listed.stdout.splitlines())
+        lines = [line.strip() for line in listed.stdout.splitlines()]
+        assert f"name-label ( RW): {api.host.get_name_label(host)}" in lines
+        assert f"memory-free-computed ( RO): {api.host.compute_free_memory(host)}" in lines
+        assert f"suspend-image-sr-uuid ( RW): {api.SR.get_uuid(api.host.get_suspend_image_sr(host))}" in lines
+        assert "local-cache-sr ( RO): <not in database>" in lines
+        (cpu,) = [line for line in lines if line.startswith("cpu_info (MRO): ")]  # as it is in xe, with this underscore
+        assert "; modelname: Simulated CPU; " in cpu
         assert run(dom0, "xe", "host-disable", f"uuid={uuid}").returncode == 0
         assert api.host.get_enabled(host) is False
         assert run(dom0, "xe", "host-enable", f"host={api.host.get_name_label(host)}").returncode == 0

@@ -13,6 +13,7 @@ from tests.xenserver.simulated import a_disk, a_pool, a_vbd, a_vif, a_vm, logged
 from xenapi_host.simulator.model import model
 
 MIB = 2**20
+WAYS = ("read", "write")
 MOST = 3  # objects of a class that are looked at field by field
 _MAP = re.compile(r"\((.+) -> (.+)\) map\Z")
 _TIME = re.compile(r"\d{8}T\d\d:\d\d:\d\dZ\Z")
@@ -314,5 +315,32 @@ def test_packer_clones_a_template_boots_it_and_waits_for_the_guest(session):
     assert metrics["PV_drivers_up_to_date"] is True
     assert api.VM.get_domid(vm) != "-1"
     assert api.console.get_record(api.VM.get_consoles(vm)[0])["location"].startswith("https://")
+    api.VM.hard_shutdown(vm)
+    api.VM.destroy(vm)
+
+
+def test_a_plugin_of_novas_that_answers_twice_is_heard_once(pool, session):
+    """os-xenapi's xenhost.py prints the answer of its pickled functions, then that it knows no such plain one."""
+    said = "<methodResponse><params><param><value><struct><member><name>Status</name><value>{}</value></member>{}"
+    end = "</struct></value></param></params></methodResponse>"
+    member = "<member><name>{}</name><value>{}</value></member>"
+    first = said.format("Success", member.format("Value", "heard")) + end
+    second = said.format("Failure", member.format("ErrorDescription", "<array><data></data></array>")) + end
+    host = session.xenapi.host.get_all()[0]
+    pool.engine.dom0s[host].install(
+        "twice", f"#!/bin/sh\ncat <<'EOF'\n{first}\n\n<?xml version='1.0'?>\n{second}\nEOF\n"
+    )
+    assert session.xenapi.host.call_plugin(host, "twice", "main", {}) == "heard"
+
+
+def test_nova_asks_for_diagnostics_by_the_names_of_devices(session):
+    api = session.xenapi
+    vm = api.VM.create(a_vm(name_label="diagnosed"))
+    api.VBD.create(a_vbd(vm, api.VDI.create(a_disk(api.PBD.get_SR(api.host.get_PBDs(api.host.get_all()[0])[0])))))
+    api.VIF.create(a_vif(vm, api.network.get_all()[0]))
+    api.VM.start(vm, False, False)
+    (vbd,) = api.VM.get_VBDs(vm)
+    names = ["cpu0", "memory", "vif_0_rx", "vif_0_tx", *(f"vbd_{api.VBD.get_device(vbd)}_{way}" for way in WAYS)]
+    assert all(api.VM.query_data_source(vm, name) >= 0 for name in names)
     api.VM.hard_shutdown(vm)
     api.VM.destroy(vm)

@@ -48,6 +48,12 @@ def need_plugged(db: Database, sr: Row) -> None:
         raise Failure("HOST_OFFLINE", hosts[0].ref)
 
 
+def need_managed(vdi: Row) -> None:
+    """Base copies are the storage driver's own affair."""
+    if not vdi["managed"]:
+        raise Failure("VDI_NOT_MANAGED", vdi.ref)
+
+
 def need_data(vdi: Row) -> None:
     if vdi["type"] == NO_DATA:
         raise Failure("VDI_INCOMPATIBLE_TYPE", vdi.ref, NO_DATA)

@@ -124,12 +124,14 @@ def attach(engine: Engine, vbd: Row) -> None:
     """Give the disk to its VM; a disk written by another running VM is refused."""
     vdi = engine.db.find("VDI", vbd["VDI"])
     if vdi is not None:
-        refuse_shared(engine, vdi, vbd)
+        refuse_disk(engine, vdi, vbd)
         engine.db.touch(vdi)
     engine.db.update(vbd, {"currently_attached": True, "device": device_name(vbd["userdevice"])})
 
 
-def refuse_shared(engine: Engine, vdi: Row, vbd: Row) -> None:
+def refuse_disk(engine: Engine, vdi: Row, vbd: Row) -> None:
+    if not vdi["managed"]:
+        raise Failure("VDI_NOT_MANAGED", vbd.ref)
     if vdi["sharable"]:
         return
     for ref in vdi["VBDs"]:
@@ -196,6 +198,7 @@ def insert(call: Call, ref: str, vdi_ref: str) -> str:
         raise Failure("VBD_NOT_REMOVABLE_MEDIA", ref)
     if not vbd["empty"]:
         raise Failure("VBD_NOT_EMPTY", ref)
+    chains.need_managed(vdi)
     vm = call.row("VM", vbd["VM"])
     if vm["power_state"] == "Running" and not vbd["currently_attached"]:
         device = device_name(vbd["userdevice"])
@@ -220,7 +223,7 @@ def assert_attachable(call: Call, ref: str) -> str:
     vbd = call.row("VBD", ref)
     vdi = call.row("VDI", vbd["VDI"])
     chains.need_plugged(call.db, call.row("SR", vdi["SR"]))
-    refuse_shared(call.engine, vdi, vbd)
+    refuse_disk(call.engine, vdi, vbd)
     return ""
 
 

@@ -26,6 +26,7 @@ from xenapi_host.simulator.xenstore import FILE, Xenstore
 PLUGIN_FOLDER = Path("etc/xapi.d/plugins")
 MOUNTS = Path("var/run/sr-mount")
 _FOLDERS = ("bin", "etc/xapi.d/plugins", "var/run/sr-mount", "var/log/xen/guest", "tmp", "images", "boot/guest")
+_END = "</methodResponse>"
 _SOURCE = Path(xenapi_host.__file__).resolve().parent.parent
 
 
@@ -129,9 +130,10 @@ class Dom0:
 
 
 def _outcome(output: str) -> str:
-    """The Value of a plugin's methodResponse, or its failure."""
+    """The Value of a plugin's methodResponse, or its failure. XAPI reads one document and leaves what follows it."""
+    first, end, _ = output.partition(_END)
     try:
-        (answer,), _ = loads(output)
+        (answer,), _ = loads(first + end)
     except Fault as fault:
         raise Failure("XENAPI_PLUGIN_FAILURE", "fault", str(fault.faultCode), fault.faultString) from None
     except (ExpatError, ResponseError, ValueError, TypeError):

@@ -106,7 +106,7 @@ def from_(call: Call, classes: list[str], token: str, timeout: float) -> dict[st
     what, generation = watched(classes), _generation(token)
     if generation > engine.db.generation:
         generation = 0  # a token of another database: everything is new to its holder
-    deadline = engine.clock() + min(timeout, _LONGEST_WAIT)
+    deadline = engine.clock() + (min(timeout, _LONGEST_WAIT) if timeout > 0 else 0)  # no number is no time
     found = events_since(engine, what, generation)
     while not found:
         left = deadline - engine.clock()

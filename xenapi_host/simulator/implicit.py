@@ -122,7 +122,8 @@ def _lookup(class_name: str, name: str) -> Behaviour | None:
 def _accessor(class_name: str, known: Class, message: Message) -> Behaviour | None:
     for prefix, (parameters, make) in _ACCESSORS.items():
         field = known.fields.get(message.name.removeprefix(prefix))
-        if message.name.startswith(prefix) and field is not None and len(message.parameters) == parameters:
+        held = prefix in _OF_ANY or (field is not None and field.kind.endswith(_HOLDS[prefix]))
+        if message.name.startswith(prefix) and field is not None and held and len(message.parameters) == parameters:
             return make(class_name, field.name)
     return None
 
@@ -198,6 +199,9 @@ _ACCESSORS: dict[str, tuple[int, Callable[[str, str], Behaviour]]] = {
     "add_": (2, _set_adder),
     "remove_": (2, _set_remover),
 }
+
+_OF_ANY = ("get_", "set_")
+_HOLDS = {"add_to_": " map", "remove_from_": " map", "add_": " set", "remove_": " set"}
 
 
 def _plain(class_name: str, known: Class, name: str) -> Behaviour:

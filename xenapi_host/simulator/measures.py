@@ -1,7 +1,7 @@
 """What can be measured of a host, a VM and a repository, and the values now: data sources, by XAPI's names.
 
-All of it follows from the pool's state. Guests do not run, so processors are idle and networks silent; what storage
-reads and writes is not counted, and what a guest would tell of itself is not known: such sources do not exist.
+All of it follows from the pool's state. Guests do not run, so processors are idle, networks and disks silent; what a
+guest would tell of itself is not known: such sources do not exist.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def of_host(engine: Engine, host: Row) -> list[Source]:
     total = engine.db.get("host_metrics", host["metrics"]).number("memory_total")
     return [
         _source("memory_total_kib", "Total amount of memory in the host", "KiB", total / _KIB),
-        _source("memory_free_kib", "Total amount of free memory", "KiB", memory.free(engine, host) / _KIB),
+        _source("memory_free_kib", "Total amount of free memory", "KiB", memory.unused(engine, host) / _KIB),
         _source("running_domains", "Total number of running domains", "count", len(running)),
         _source("running_vcpus", "Count of running virtual CPUs", "count", sum(map(_vcpus, running))),
         *_processors("Physical cpu usage for cpu", int(host["cpu_info"].get("cpu_count", 0))),
@@ -65,12 +65,15 @@ def of_host(engine: Engine, host: Row) -> list[Source]:
 
 
 def of_vm(engine: Engine, vm: Row) -> list[Source]:
+    disks = sorted(vbd["device"] for ref in vm["VBDs"] if (vbd := engine.db.rows[ref])["currently_attached"])
     cards = sorted(engine.db.rows[ref]["device"] for ref in vm["VIFs"])
     used = vm.number("memory_dynamic_max")
     return [
         *_processors("CPU usage for vcpu ", _vcpus(vm)),
         _source("memory", "Memory currently allocated to VM", "B", used),
         _source("memory_target", "Target of VM balloon driver", "B", vm.number("memory_target") or used),
+        *(_source(f"vbd_{disk}_read", f"Reads from device '{disk}' in B/s", "B/s", 0) for disk in disks),
+        *(_source(f"vbd_{disk}_write", f"Writes to device '{disk}' in B/s", "B/s", 0) for disk in disks),
         *(_source(f"vif_{card}_rx", f"Bytes per second received on VIF {card}", "B/s", 0) for card in cards),
         *(_source(f"vif_{card}_tx", f"Bytes per second sent on VIF {card}", "B/s", 0) for card in cards),
     ]

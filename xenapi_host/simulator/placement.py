@@ -7,6 +7,9 @@ from xenapi_host.simulator.database import Row
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import Failure
 
+_LEAK = "option would leak a domain; VMs and not domains are managed by this API"
+_NO_CORE = "cannot invoke a coredump of an HVM, PVH or PV-in-PVH domain"
+
 
 def live(engine: Engine, host: Row) -> bool:
     metrics = engine.db.find("host_metrics", host["metrics"])
@@ -51,13 +54,44 @@ def short_of_memory(engine: Engine, vm: Row, host: Row) -> Failure | None:
     return Failure("HOST_NOT_ENOUGH_FREE_MEMORY", str(needs), str(free)) if needs > free else None
 
 
+def short_of_processors(vm: Row, host: Row) -> Failure | None:
+    wanted, there = vm.number("VCPUs_max"), int(host["cpu_info"].get("cpu_count", 0))
+    if wanted <= there or vm["platform"].get("vcpu-unrestricted") in ("true", "1"):
+        return None
+    return Failure("HOST_NOT_ENOUGH_PCPUS", str(wanted), str(there))
+
+
+def unsound(vm: Row) -> Failure | None:
+    """Values that VM.create takes and no host can run."""
+    most, first, after_crash = vm.number("VCPUs_max"), vm.number("VCPUs_at_startup"), vm["actions_after_crash"]
+    if most < 1:
+        return Failure("INVALID_VALUE", "VCPUs_max", str(most))
+    if first < 1:
+        return Failure("INVALID_VALUE", "VCPUs-at-startup", str(first))
+    if first > most:
+        return Failure("VALUE_NOT_SUPPORTED", "VCPUs-at-startup", str(first), "value greater than VCPUs-max")
+    for limit in ("static", "dynamic"):
+        if vm.number(f"memory_{limit}_max") < vm.number(f"memory_{limit}_min"):
+            return Failure("MEMORY_CONSTRAINT_VIOLATION")
+    if not memory.multiplies(vm["HVM_shadow_multiplier"]):
+        return Failure("INVALID_VALUE", "HVM_shadow_multiplier", memory.shown(vm["HVM_shadow_multiplier"]))
+    if after_crash == "rename_restart":
+        return Failure("VALUE_NOT_SUPPORTED", "VM.actions_after_crash", after_crash, _LEAK)
+    if after_crash.startswith("coredump") and vm["domain_type"] != "pv":
+        return Failure("VALUE_NOT_SUPPORTED", "VM.actions_after_crash", after_crash, _NO_CORE)
+    return None
+
+
 def boot_refusal(engine: Engine, vm: Row, host: Row) -> Failure | None:
     """Why this VM cannot start here now, or None."""
+    wrong = unsound(vm)
+    if wrong is not None:
+        return wrong
     if not live(engine, host):
         return Failure("HOST_OFFLINE", host.ref)
     if not host["enabled"]:
         return Failure("HOST_DISABLED", host.ref)
-    return missing(engine, vm, host) or short_of_memory(engine, vm, host)
+    return missing(engine, vm, host) or short_of_memory(engine, vm, host) or short_of_processors(vm, host)
 
 
 def possible_hosts(engine: Engine, vm: Row) -> list[Row]:

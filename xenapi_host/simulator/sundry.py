@@ -60,6 +60,26 @@ def role_permissions(call: Call, ref: str) -> list[str]:
     return []
 
 
+@method("subject.add_to_roles")
+def add_to_roles(call: Call, ref: str, role: str) -> str:
+    subject = call.row("subject", ref)
+    if call.db.find("role", role) is None:
+        raise Failure("ROLE_NOT_FOUND")
+    if role in subject["roles"]:
+        raise Failure("ROLE_ALREADY_EXISTS")
+    call.db.set(subject, "roles", [role, *subject["roles"]])
+    return ""
+
+
+@method("subject.remove_from_roles")
+def remove_from_roles(call: Call, ref: str, role: str) -> str:
+    subject = call.row("subject", ref)
+    if role not in subject["roles"]:
+        raise Failure("ROLE_NOT_FOUND")
+    call.db.set(subject, "roles", [known for known in subject["roles"] if known != role])
+    return ""
+
+
 @method("VM_guest_metrics.set_other_config", "VM_metrics.set_other_config")
 def set_other_config(call: Call, ref: str, value: dict[str, str]) -> str:
     class_name = call.method.partition(".")[0]

@@ -78,6 +78,7 @@ def create(call: Call, given: Any) -> str:
 def destroy(call: Call, ref: str) -> str:
     vdi = call.row("VDI", ref)
     sr = sr_of(call, vdi)
+    chains.need_managed(vdi)
     refuse_in_use(call, vdi, "destroy")
     with call.at_work(destroy=vdi):
         chains.remove(call.engine, vdi)
@@ -89,6 +90,7 @@ def destroy(call: Call, ref: str) -> str:
 def snapshot(call: Call, ref: str, driver_params: Any = None) -> str:
     vdi = call.row("VDI", ref)
     sr_of(call, vdi)
+    chains.need_managed(vdi)
     with call.at_work(snapshot=vdi):
         return chains.branch(call.engine, vdi, snapshot=True).ref
 
@@ -97,6 +99,7 @@ def snapshot(call: Call, ref: str, driver_params: Any = None) -> str:
 def clone(call: Call, ref: str, driver_params: Any = None) -> str:
     vdi = call.row("VDI", ref)
     sr_of(call, vdi)
+    chains.need_managed(vdi)
     with call.at_work(clone=vdi):
         return chains.branch(call.engine, vdi, snapshot=False).ref
 
@@ -105,6 +108,7 @@ def clone(call: Call, ref: str, driver_params: Any = None) -> str:
 def resize(call: Call, ref: str, size: str) -> str:
     vdi = call.row("VDI", ref)
     sr = sr_of(call, vdi)
+    chains.need_managed(vdi)
     chains.need_data(vdi)
     refuse_in_use(call, vdi, "resize")
     wanted = int(size)
@@ -176,6 +180,7 @@ def _copy_row(call: Call, vdi: Row, sr: Row, uuid: str) -> Row:
 @method("VDI.copy")
 def copy(call: Call, ref: str, sr_ref: str = NULL, base_vdi: str = NULL, into_vdi: str = NULL) -> str:
     vdi = call.row("VDI", ref)
+    chains.need_managed(vdi)
     if into_vdi != NULL:
         return _copy_into(call, vdi, call.row("VDI", into_vdi))
     sr = call.row("SR", sr_ref)
@@ -230,9 +235,10 @@ def introduce(
         disk = call.engine.storage_of(sr).disk(sr["uuid"], at)
     except KeyError:
         raise Failure("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={at} not found]", "") from None
-    known = call.db.by_uuid("VDI", uuid or at)
-    if known is not None:
+    if any(call.db.rows[known]["location"] == at for known in sr["VDIs"]):
         raise Failure("LOCATION_NOT_UNIQUE", sr.ref, at)
+    if uuid and uuid != at:  # the driver looks for the file of this name
+        raise Failure("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={uuid} not found]", "")
     return call.db.create(
         "VDI",
         {

@@ -7,7 +7,7 @@ from typing import Any
 from xenapi_host.simulator import chains, domains, memory
 from xenapi_host.simulator.call import Call
 from xenapi_host.simulator.database import Row
-from xenapi_host.simulator.devices import attach, detach, refuse_shared
+from xenapi_host.simulator.devices import attach, detach, refuse_disk
 from xenapi_host.simulator.dispatch import method
 from xenapi_host.simulator.engine import Engine
 from xenapi_host.simulator.failure import NULL, Failure, internal
@@ -136,7 +136,7 @@ def _refuse_shared_disks(engine: Engine, vm: Row) -> None:
         vbd = engine.db.rows[ref]
         vdi = engine.db.find("VDI", vbd["VDI"])
         if vdi is not None:
-            refuse_shared(engine, vdi, vbd)
+            refuse_disk(engine, vdi, vbd)
 
 
 def new_domid(engine: Engine, host: Row) -> str:

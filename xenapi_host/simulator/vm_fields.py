@@ -162,10 +162,16 @@ def wait_memory_target_live(call: Call, ref: str) -> str:
     return ""
 
 
+def _need_multiplier(value: float) -> None:
+    if not memory.multiplies(value):
+        raise Failure("INVALID_VALUE", "multiplier", memory.shown(value))
+
+
 @method("VM.set_HVM_shadow_multiplier")
 def set_shadow_multiplier(call: Call, ref: str, value: float) -> str:
     vm = call.row("VM", ref)
     refuse(vm, "changing_shadow_memory")
+    _need_multiplier(value)
     call.db.set(vm, "HVM_shadow_multiplier", value)
     _recount(call, vm)
     return ""
@@ -175,6 +181,7 @@ def set_shadow_multiplier(call: Call, ref: str, value: float) -> str:
 def set_shadow_multiplier_live(call: Call, ref: str, value: float) -> str:
     vm = call.row("VM", ref)
     refuse(vm, "changing_shadow_memory_live")
+    _need_multiplier(value)
     call.db.set(vm, "HVM_shadow_multiplier", value)
     return ""
 

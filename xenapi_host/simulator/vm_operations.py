@@ -65,6 +65,12 @@ INTERNAL: dict[str, tuple[str, ...]] = {
     "get_boot_record": (P, S, R),
     "power_state_reset": ANY,
     "set_suspend_VDI": (S,),
+    "csvm": (S,),
+    "create_template": (H, S),
+    "snapshot_with_quiesce": (R,),
+    "import": (),
+    "reverting": ANY,
+    "query_services": ANY,
     "assert_operation_valid": ANY,
     "update_allowed_operations": ANY,
 }
@@ -158,6 +164,10 @@ def refusal(vm: Row, operation: str) -> Failure | None:
         return Failure("ONLY_REVERT_SNAPSHOT")
     if control and operation not in _FOR_CONTROL_DOMAINS:
         return Failure("OPERATION_NOT_ALLOWED", NOT_ON_CONTROL_DOMAIN)
+    if operation == "query_services":
+        return Failure("NOT_SYSTEM_DOMAIN", vm.ref)
+    if operation == "snapshot_with_quiesce":
+        return Failure("VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", vm.ref)
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any
-from xmlrpc.client import DateTime
+from xmlrpc.client import Binary, DateTime
 
 from xenapi_host.simulator.failure import internal
 
@@ -19,6 +19,8 @@ Coercion = Callable[[Value], Value]
 EPOCH_TEXT = "19700101T00:00:00Z"
 _DATE = re.compile(r"\d{4}-?\d\d-?\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?\Z")
 _INT64 = range(-(2**63), 2**63)
+_INTEGER = re.compile(r"(?P<sign>[-+]?)(?P<base>0[xXoObBuU])?(?P<digits>[0-9a-fA-F][0-9a-fA-F_]*)\Z")
+_BASES = {"": 10, "0x": 16, "0o": 8, "0b": 2, "0u": 10}
 
 
 def shown(value: Value) -> str:
@@ -28,15 +30,17 @@ def shown(value: Value) -> str:
     if isinstance(value, int):
         return f"I({value})"
     if isinstance(value, float):
-        return f"F({value})"
+        return f"F({value:g})"
     if isinstance(value, list):
-        return "[" + ",".join(shown(v) for v in value) + "]"
+        return "[" + ";".join(shown(v) for v in value) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{shown(v)}" for k, v in value.items()) + "}"
+        return "{" + ";".join(f"{k}:{shown(v)}" for k, v in value.items()) + "}"
     if value is None:
         return "N"
     if isinstance(value, DateTime):
         return f"D({value.value})"
+    if isinstance(value, Binary):
+        return f"B64({value.data.decode(errors='replace')})"
     return f"S({value})"
 
 
@@ -54,11 +58,22 @@ def boolean(value: Value) -> bool:
 
 def integer(value: Value) -> str:
     if type(value) is int:
-        return str(value)
+        return _held(value)
+    if type(value) is not str:
+        raise internal(f"Failure(\"Expected int64, got '{shown(value)}'\")")
+    found = _INTEGER.match(value)
+    if found is None:
+        raise internal('Failure("Int64.of_string")')
+    sign, digits, base = found["sign"], found["digits"], _BASES[(found["base"] or "").lower()]
     try:
-        number = int(text(value), 0)
+        number = int(digits.replace("_", ""), base)
     except ValueError:
         raise internal('Failure("Int64.of_string")') from None
+    return _held(-number if sign == "-" else number)
+
+
+def _held(number: int) -> str:
+    """What 64 bits hold."""
     if number not in _INT64:
         raise internal('Failure("Int64.of_string")')
     return str(number)
@@ -67,8 +82,10 @@ def integer(value: Value) -> str:
 def real(value: Value) -> float:
     if type(value) in (float, int):
         return float(value)
+    if type(value) is not str:
+        raise internal(f"Failure(\"Expected float, got '{shown(value)}'\")")
     try:
-        return float(text(value))
+        return float(value)
     except ValueError:
         raise internal('Failure("float_of_string")') from None
 

@@ -14,7 +14,67 @@ from typing import Any
 from xenapi_host.simulator.dom0_files.XenAPIPlugin import Failure, Session
 
 _NULL = "OpaqueRef:NULL"
-_WRITABLE = ("name_label", "name_description", "other_config", "address", "hostname", "tags", "logging", "display")
+# What `xe host-param-list` shows after the uuid, in its order: name, access (S: a set, M: a map), class of references.
+_HOST_PARAMETERS = """\
+name-label -RW
+name-description -RW
+allowed-operations SRO
+current-operations SRO
+enabled -RO
+display -RO
+API-version-major -RO
+API-version-minor -RO
+API-version-vendor -RO
+API-version-vendor-implementation MRO
+logging MRW
+suspend-image-sr-uuid -RW SR
+crash-dump-sr-uuid -RW SR
+software-version MRO
+capabilities SRO
+other-config MRW
+cpu_info MRO
+chipset-info MRO
+hostname -RO
+address -RO
+https-only -RW
+supported-bootloaders SRO
+blobs -RO
+memory-overhead -RO
+memory-total -RO
+memory-free -RO
+memory-free-computed -RO
+host-metrics-live -RO
+patches SRO host_patch
+updates SRO pool_update
+ha-statefiles -RO
+ha-network-peers -RO
+external-auth-type -RO
+external-auth-service-name -RO
+external-auth-configuration MRO
+edition -RO
+license-server MRO
+power-on-mode -RO
+power-on-config MRO
+local-cache-sr -RO SR
+tags SRW
+ssl-legacy -RW
+guest_VCPUs_params MRW
+virtual-hardware-platform-versions SRO
+control-domain-uuid -RO VM
+resident-vms SRO VM
+updates-requiring-reboot SRO pool_update
+features SRO Feature
+iscsi_iqn -RW
+multipathing -RW
+pending-guidances -RO
+tls-verification-enabled -RO
+last-software-update -RO"""
+_FIELDS = {
+    "suspend-image-sr-uuid": "suspend_image_sr",
+    "crash-dump-sr-uuid": "crash_dump_sr",
+    "control-domain-uuid": "control_domain",
+    "resident-vms": "resident_VMs",
+}
 
 
 class Refused(Exception):
@@ -43,25 +103,44 @@ def _named(session: Session, class_name: str, given: dict[str, str], *keys: str)
 
 
 def _host_param_list(session: Session, given: dict[str, str]) -> None:
-    record = session.xenapi.host.get_record(_named(session, "host", given, "uuid", "host"))
-    record = {"uuid": record.pop("uuid"), **record}
-    width = max(len(name) for name in record) + len(" (MRO)")
-    for field, value in record.items():
-        access = "RW" if field in _WRITABLE else "RO"
-        kind = "M" if isinstance(value, dict) else "S" if isinstance(value, list) else " "
-        label = f"{field.replace('_', '-')} ({kind}{access})"
-        print(f"{label.ljust(width) if field == 'uuid' else label.rjust(width)}: {_shown(value)}")
+    ref = _named(session, "host", given, "uuid", "host")
+    record = session.xenapi.host.get_record(ref)
+    metrics = session.xenapi.host_metrics.get_record(record["metrics"])
+    record |= {
+        "current_operations": list(record["current_operations"].values()),
+        "memory_total": metrics["memory_total"],
+        "memory_free": metrics["memory_free"],
+        "memory_free_computed": session.xenapi.host.compute_free_memory(ref),
+        "host_metrics_live": metrics["live"],
+    }
+    lines = [_parameter(session, record, *words.split()) for words in _HOST_PARAMETERS.splitlines()]
+    width = max(len(label) for label, _ in lines)
+    print(f"{'uuid ( RO)'.ljust(width)}: {record['uuid']}")
+    for label, value in lines:
+        print(f"{label.rjust(width)}: {value}")
     print()
 
 
-def _shown(value: Any) -> str:
+def _parameter(session: Session, record: dict[str, Any], name: str, access: str, *of: str) -> tuple[str, str]:
+    """One line of param-list: its label, and its value as xe prints it. `of`: the class whose uuids it shows."""
+    value = record[_FIELDS.get(name, name.replace("-", "_"))]
+    if of:
+        (kind,) = of
+        value = [_uuid(session, kind, ref) for ref in value] if isinstance(value, list) else _uuid(session, kind, value)
+    separator = ", " if name in ("tags", "patches", "updates") else "; "
+    return f"{name} ({access.replace('-', ' ')})", _shown(value, separator)
+
+
+def _uuid(session: Session, class_name: str, ref: str) -> str:
+    return "<not in database>" if ref == _NULL else str(getattr(session.xenapi, class_name).get_uuid(ref))
+
+
+def _shown(value: Any, separator: str) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {item}" for key, item in value.items())
+        return separator.join(f"{key}: {item}" for key, item in value.items())
     if isinstance(value, list):
-        return "; ".join(str(item) for item in value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "<not in database>" if value == _NULL else str(value)
+        return separator.join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _host_enable(session: Session, given: dict[str, str]) -> None:
