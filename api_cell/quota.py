@@ -11,6 +11,8 @@ from cells.model import Flavor
 from cells.ports import View
 
 NO_LIMIT = -1
+EVERYBODY = ""
+"""The project whose quota is that of all who have none of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ def usage_of(view: View, project: str) -> UsageRow:
 
 def quota_of(view: View, project: str, default: DefaultQuota) -> QuotaRow:
     """What the project may have: its own quota, else everybody's row, else the settings."""
-    found = view.get(QuotaRow, project) or view.get(QuotaRow, "")
+    found = view.get(QuotaRow, project) or view.get(QuotaRow, EVERYBODY)
     if found is not None:
         return replace(found, project=project)
     return QuotaRow(project=project, servers=default.servers, vcpus=default.vcpus, ram_mib=default.ram_mib)

@@ -69,7 +69,7 @@ class ServerRow:
     """A server of this API cell. `number` is the last number given to a wish; `finished` the last one that is over.
     `status`, `vm_state`, `task_state`, `image` and `flavor` (ids) are kept as shown, for filters, by
     api_cell.status.settle. `updated` never goes back. `resize_to` is the flavor of a resize that is neither confirmed
-    nor reverted: its room is charged to the quota too.
+    nor reverted: its room is charged to the quota too. `access_ipv4` and `access_ipv6` are what its tenant says.
     `secret`: what its tenant gave for the first start is still kept, as a SecretRow.
     `before_rebuild` is what `spec` was before a rebuild that is not
     over: it comes back when that fails. `told`: while INQUIRING, the leaves that have said that they do not have it."""
@@ -104,6 +104,8 @@ class ServerRow:
     image: str = ""
     flavor: str = ""
     tags: tuple[str, ...] = ()
+    access_ipv4: str = ""
+    access_ipv6: str = ""
     resize_to: Flavor | None = None
     secret: bool = False
     before_rebuild: BuildSpec | None = None
@@ -148,13 +150,16 @@ class QuestionRow:
 @row("flavors", key=("id",), indexes=(("name",),))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlavorRow:
-    """A flavor offered by this API cell."""
+    """A flavor offered by this API cell. One that is not public is for the `projects` named and for administrators.
+    `rxtx_factor` is shown as it was given, and nothing else: networks are not this API's."""
 
     id: str
     name: str
     public: bool = True
+    projects: tuple[str, ...] = ()
     flavor: Flavor
     description: Text = ""
+    rxtx_factor: float = 1.0
 
 
 @row("usage", key=("project",))

@@ -4,7 +4,7 @@ from api_cell.errors import Forbidden, Invalid, NotFound, NotServed
 from api_cell.http import views
 from api_cell.http.call import Answer, Call
 from api_cell.http.paging import page_size
-from api_cell.http.servers import asking, disk_config, files_of, from_base64, server_id, view_of
+from api_cell.http.servers import access_of, asking, disk_config, files_of, from_base64, server_id, view_of
 from api_cell.service import actions, secrets, servers, story
 from cells.model import Secrets
 
@@ -56,8 +56,6 @@ def resize(call: Call) -> Answer:
 _NOT_REBUILT = {
     "key_name": "it stays as it is",
     "preserve_ephemeral": "ephemeral disks are made anew",
-    "accessIPv4": "leave it out; addresses are the network's business",
-    "accessIPv6": "leave it out; addresses are the network's business",
 }
 
 
@@ -83,11 +81,12 @@ def rebuild(call: Call) -> Answer:
         description=(wish["description"] or "") if "description" in wish else None,
         metadata=metadata,
         auto_disk_config=disk_config(wish),
+        access=access_of(wish, "rebuild"),
         given=given,
         keep_config="user_data" not in wish,
     )
     row = actions.rebuild(call.api, asking(call), wanted)
-    view = views.updated_server(view_of(call, row))
+    view = views.rebuilt_server(view_of(call, row), call.version)
     if given.admin_password:
         view["adminPass"] = given.admin_password
     here = call.path.removesuffix("/action")

@@ -178,7 +178,12 @@ def _updated_server(version: int) -> Schema:
 
 
 def _rebuilt_server(version: int) -> Schema:
-    return exactly({"server": exactly({**_UPDATED, **_later(version)}, {**_SOMETIMES, "adminPass": TEXT})})
+    fields: dict[str, Schema] = {**_UPDATED, **_later(version)}
+    if version >= 54:
+        fields["key_name"] = maybe(TEXT)
+    if version >= 57:
+        fields["user_data"] = {"type": "null"}
+    return exactly({"server": exactly(fields, {**_SOMETIMES, "adminPass": TEXT})})
 
 
 SERVER = by_version(_one_server)
@@ -200,6 +205,8 @@ ADDRESSES = ok(exactly({"addresses": {"type": "object"}}))
 ADDRESSES_OF_LABEL: Gives = {200: {"type": "object"}}
 METADATA = ok(exactly({"metadata": ITEMS}))
 META = ok(exactly({"meta": {**ITEMS, "maxProperties": 1}}))
+TAG_THERE: Gives = {204: NOTHING}
+TAG_ADDED: Gives = {201: NOTHING, 204: NOTHING}
 TAGS = ok(exactly({"tags": {"type": "array", "items": TEXT}}))
 
 _ATTACHMENT: Schema = exactly({"id": UUID, "volumeId": UUID, "serverId": UUID, "device": TEXT})
@@ -330,6 +337,9 @@ def _flavor_name(version: int) -> Schema:
 FLAVOR = by_version(lambda version: exactly({"flavor": flavor(version)}))
 FLAVORS = by_version(lambda version: list_of("flavors", flavor(version)))
 FLAVOR_NAMES = by_version(lambda version: list_of("flavors", _flavor_name(version)))
+FLAVOR_ACCESS = ok(
+    exactly({"flavor_access": {"type": "array", "items": exactly({"flavor_id": TEXT, "tenant_id": TEXT})}})
+)
 EXTRA_SPECS = ok(exactly({"extra_specs": ITEMS}))
 EXTRA_SPEC = ok({**ITEMS, "maxProperties": 1})
 
@@ -397,6 +407,22 @@ QUOTA = by_version(_quota)
 QUOTA_UPDATED = by_version(_quota_updated)
 QUOTA_DETAIL = by_version(_quota_detail)
 
+
+def _class_quotas(version: int) -> dict[str, Schema]:
+    """Up to 2.49 without the quotas of server groups, from 2.50 on without those of networks."""
+    names = _quotas(version) if version >= 50 else _quotas(1)
+    return {name: LIMIT for name in names if version >= 50 or not name.startswith("server_group")}
+
+
+QUOTA_CLASS = by_version(lambda version: exactly({"quota_class_set": exactly({"id": TEXT, **_class_quotas(version)})}))
+QUOTA_CLASS_UPDATED = by_version(lambda version: exactly({"quota_class_set": exactly(_class_quotas(version))}))
+
+
+_EXTENSION = exactly(
+    {**dict.fromkeys(("alias", "name", "description", "namespace"), TEXT), "updated": TIME, "links": LINKS}
+)
+EXTENSION = ok(exactly({"extension": _EXTENSION}))
+EXTENSIONS = ok(exactly({"extensions": {"type": "array", "items": _EXTENSION}}))
 
 _HOURS: Schema = {"type": "number", "minimum": 0}
 _SERVER_USAGE = exactly(
@@ -472,6 +498,7 @@ IMAGE: dict[str, Any] = {
 }
 IMAGE["required"] = sorted(IMAGE["properties"])
 IMAGE_SHOWN = ok(IMAGE)
+IMAGE_TASKS = ok(exactly({"tasks": {"type": "array", "maxItems": 0}}))
 IMAGE_CREATED: Gives = {201: IMAGE}
 IMAGES = ok(
     exactly(

@@ -79,7 +79,15 @@ def create(call: Call) -> Answer:
         swap_mib=int(body.get("swap", 0)),
     )
     public = body.get("os-flavor-access:is_public", True) in _TRUE
-    return _one(call, flavors.create(call.api, flavor, public=public, description=body.get("description") or ""))
+    row = FlavorRow(
+        id=flavor_id,
+        name=flavor.name,
+        public=public,
+        flavor=flavor,
+        description=body.get("description") or "",
+        rxtx_factor=float(body.get("rxtx_factor", 1.0)),
+    )
+    return _one(call, flavors.create(call.api, row))
 
 
 def update(call: Call) -> Answer:
@@ -90,6 +98,25 @@ def update(call: Call) -> Answer:
 def delete(call: Call) -> Answer:
     flavors.delete(call.api, call.caller, call.params["flavor"])
     return Answer(code=202)
+
+
+def access(call: Call) -> Answer:
+    flavor = call.params["flavor"]
+    return _projects(flavor, flavors.projects_of(call.api, call.caller, flavor))
+
+
+def add_access(call: Call) -> Answer:
+    flavor, project = call.params["flavor"], call.body["addTenantAccess"]["tenant"]
+    return _projects(flavor, flavors.add_access(call.api, call.caller, flavor, project))
+
+
+def drop_access(call: Call) -> Answer:
+    flavor, project = call.params["flavor"], call.body["removeTenantAccess"]["tenant"]
+    return _projects(flavor, flavors.drop_access(call.api, call.caller, flavor, project))
+
+
+def _projects(flavor: str, projects: tuple[str, ...]) -> Answer:
+    return Answer(body={"flavor_access": [{"flavor_id": flavor, "tenant_id": project} for project in projects]})
 
 
 def extra_specs(call: Call) -> Answer:

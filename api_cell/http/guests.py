@@ -36,7 +36,7 @@ def console_output(call: Call) -> Answer:
     lines = -1 if length is None else int(length)
     text = ask(call.api, asking(call), Question.CONSOLE_LOG).decode(errors="replace")
     if lines >= 0:
-        text = "".join(text.splitlines(keepends=True)[-lines:]) if lines else ""
+        text = "\n".join(text.splitlines()[-lines:]) if lines else ""
     return Answer(body={"output": text})
 
 

@@ -1,10 +1,11 @@
-"""/limits and /os-quota-sets."""
+"""/limits, /os-quota-sets and /os-quota-class-sets."""
 
 from typing import Any
 
 from api_cell.errors import Forbidden, Invalid, NotFound
 from api_cell.http import views
 from api_cell.http.call import Answer, Call
+from api_cell.quota import EVERYBODY
 from api_cell.rows import QuotaRow
 from api_cell.service import quota
 
@@ -56,23 +57,51 @@ def detail(call: Call) -> Answer:
 
 def defaults(call: Call) -> Answer:
     project = _project(call)
-    row, _ = quota.show(call.api, "")
+    row, _ = quota.show(call.api, EVERYBODY)
     return Answer(body={"quota_set": {"id": project, **_limits(call, row)}})
 
 
 def update(call: Call) -> Answer:
-    project = _project(call)
+    row = quota.change(call.api, _project(call), **_changes(call, "quota_set"))
+    return Answer(body={"quota_set": _limits(call, row)})
+
+
+def _changes(call: Call, key: str) -> dict[str, int]:
     changes = {}
-    for name, value in call.body["quota_set"].items():
+    for name, value in call.body[key].items():
         if name in ("force", "tenant_id"):
             continue
         if name not in _SETTABLE:
-            raise Invalid(f"quota_set.{name}: cannot be set here; only {', '.join(_SETTABLE)} can")
+            raise Invalid(f"{key}.{name}: cannot be set here; only {', '.join(_SETTABLE)} can")
         if int(value) < -1:
-            raise Invalid(f"quota_set.{name}: must be -1 (no limit) or more")
+            raise Invalid(f"{key}.{name}: must be -1 (no limit) or more")
         changes[_SETTABLE[name]] = int(value)
-    row = quota.change(call.api, project, **changes)
-    return Answer(body={"quota_set": _limits(call, row)})
+    return changes
+
+
+def show_class(call: Call) -> Answer:
+    name = _class(call)
+    row, _ = quota.show(call.api, EVERYBODY)
+    return Answer(body={"quota_class_set": {"id": name, **_class_limits(call, row)}})
+
+
+def update_class(call: Call) -> Answer:
+    _class(call)
+    row = quota.change(call.api, EVERYBODY, **_changes(call, "quota_class_set"))
+    return Answer(body={"quota_class_set": _class_limits(call, row)})
+
+
+def _class(call: Call) -> str:
+    """There is one class: what each project may have for which nothing else was set."""
+    name = call.params["name"]
+    if name != "default":
+        raise NotFound(f"There is no quota class {name[:80]}, only 'default'")
+    return name
+
+
+def _class_limits(call: Call, row: QuotaRow) -> dict[str, int]:
+    settings = call.api.settings
+    return views.class_limits_of(row, call.version, metadata=settings.most_metadata, keypairs=settings.most_keypairs)
 
 
 def forget(call: Call) -> Answer:

@@ -10,6 +10,7 @@ from api_cell.http import (
     actions,
     answers,
     classic,
+    extensions,
     flavors,
     guests,
     images,
@@ -37,6 +38,7 @@ _FLAVORS = "/v2.1/flavors"
 _FLAVOR = "/v2.1/flavors/{flavor}"
 _SPECS = "/v2.1/flavors/{flavor}/os-extra_specs"
 _QUOTA = "/v2.1/os-quota-sets/{project}"
+_QUOTA_CLASS = "/v2.1/os-quota-class-sets/{name}"
 _USAGE = "/v2.1/os-simple-tenant-usage"
 _KEYPAIRS = "/v2.1/os-keypairs"
 _IMAGES = "/image/v2/images"
@@ -56,9 +58,10 @@ def _action(
     handler: Handler,
     schema: Schema | Callable[[int], Schema],
     gives: _Gives = ACCEPTED,
+    of: str = _SERVER,
     **more: Any,
 ) -> Route:
-    return _route(f"POST {_SERVER}/action", handler, gives, action=name, schema=schema, **more)
+    return _route(f"POST {of}/action", handler, gives, action=name, schema=schema, **more)
 
 
 def _openapi(call: Call) -> Answer:
@@ -79,6 +82,8 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /v3/projects/{project}", versions.project, answers.PROJECT),
     _route("GET /image", versions.image, answers.IMAGE_VERSIONS, rule=_OPEN),
     _route("GET /image/versions", versions.image, answers.IMAGE_VERSIONS, rule=_OPEN),
+    _route("GET /v2.1/extensions", extensions.every, answers.EXTENSIONS),
+    _route("GET /v2.1/extensions/{alias}", extensions.one, answers.EXTENSION),
     # for operators
     _route("GET /healthz", probes.health, answers.PAGE, rule=_OPEN),
     _route("GET /readyz", probes.ready, answers.PAGE, rule=_OPEN),
@@ -101,6 +106,9 @@ ROUTES: tuple[Route, ...] = (
     _route(f"GET {_SERVER}/tags", servers.tags, answers.TAGS, since=26),
     _route(f"PUT {_SERVER}/tags", servers.set_tags, answers.TAGS, since=26, schema=schemas.SERVER_TAGS),
     _route(f"DELETE {_SERVER}/tags", servers.drop_tags, DELETED, since=26),
+    _route(f"GET {_SERVER}/tags/{{tag}}", servers.has_tag, answers.TAG_THERE, since=26),
+    _route(f"PUT {_SERVER}/tags/{{tag}}", servers.add_tag, answers.TAG_ADDED, since=26),
+    _route(f"DELETE {_SERVER}/tags/{{tag}}", servers.drop_tag, DELETED, since=26),
     # actions
     _action("os-start", actions.start, schemas.START),
     _action("os-stop", actions.stop, schemas.STOP),
@@ -164,6 +172,11 @@ ROUTES: tuple[Route, ...] = (
     _route(f"GET {_FLAVOR}", flavors.show, answers.FLAVOR),
     _route(f"PUT {_FLAVOR}", flavors.update, answers.FLAVOR, rule=_ADMIN, since=55, schema=schemas.UPDATE_FLAVOR),
     _route(f"DELETE {_FLAVOR}", flavors.delete, ACCEPTED, rule=_ADMIN),
+    _route(f"GET {_FLAVOR}/os-flavor-access", flavors.access, answers.FLAVOR_ACCESS, rule=_ADMIN),
+    _action("addTenantAccess", flavors.add_access, schemas.ADD_ACCESS, answers.FLAVOR_ACCESS, _FLAVOR, rule=_ADMIN),
+    _action(
+        "removeTenantAccess", flavors.drop_access, schemas.DROP_ACCESS, answers.FLAVOR_ACCESS, _FLAVOR, rule=_ADMIN
+    ),
     _route(f"GET {_SPECS}", flavors.extra_specs, answers.EXTRA_SPECS),
     _route(f"POST {_SPECS}", flavors.add_extra_specs, answers.EXTRA_SPECS, rule=_ADMIN, schema=schemas.EXTRA_SPECS),
     _route(f"GET {_SPECS}/{{key}}", flavors.extra_spec, answers.EXTRA_SPEC),
@@ -178,6 +191,14 @@ ROUTES: tuple[Route, ...] = (
     _route(f"GET {_QUOTA}/defaults", quotas.defaults, answers.QUOTA),
     _route(f"PUT {_QUOTA}", quotas.update, answers.QUOTA_UPDATED, rule=_ADMIN, schema=schemas.UPDATE_QUOTA),
     _route(f"DELETE {_QUOTA}", quotas.forget, ACCEPTED, rule=_ADMIN),
+    _route(f"GET {_QUOTA_CLASS}", quotas.show_class, answers.QUOTA_CLASS, rule=_ADMIN),
+    _route(
+        f"PUT {_QUOTA_CLASS}",
+        quotas.update_class,
+        answers.QUOTA_CLASS_UPDATED,
+        rule=_ADMIN,
+        schema=schemas.UPDATE_QUOTA_CLASS,
+    ),
     _route(f"GET {_KEYPAIRS}", keypairs.names, answers.KEYPAIRS, query=queries.KEYPAIRS),
     _route(f"POST {_KEYPAIRS}", keypairs.create, answers.keypair_created, schema=schemas.create_keypair),
     _route(f"GET {_KEYPAIRS}/{{keypair}}", keypairs.show, answers.KEYPAIR, query=queries.KEYPAIR),
@@ -206,6 +227,7 @@ ROUTES: tuple[Route, ...] = (
         media=("application/octet-stream",),
         streams=True,
     ),
+    _route(f"GET {_IMAGE}/tasks", images.tasks, answers.IMAGE_TASKS),
     _route(f"PUT {_IMAGE}/tags/{{tag}}", images.add_tag, DELETED),
     _route(f"DELETE {_IMAGE}/tags/{{tag}}", images.drop_tag, DELETED),
 )

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from api_cell.http.call import Schema
+from api_cell.service.servers import MOST_TAGS
 
 NAME: Schema = {
     "type": "string",
@@ -14,6 +15,8 @@ NAME: Schema = {
     "pattern": r"^(?! )[^\u0000-\u001f\u007f]*(?<! )$",
 }
 TEXT: Schema = {"type": "string", "maxLength": 255}
+# Up to 2.91 a key pair's name may have these only.
+KEYPAIR_NAME: Schema = {"type": "string", "maxLength": 255, "pattern": "^(?! )[a-zA-Z0-9 _-]+(?<! )$"}
 PASSWORD: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[^\u0000-\u001f\u007f]*$"}
 LONG_TEXT: Schema = {"type": ["string", "null"], "maxLength": 65535}
 REFERENCE: Schema = {"type": "string", "minLength": 1, "maxLength": 1024}
@@ -27,7 +30,7 @@ METADATA: Schema = {
     "propertyNames": {"minLength": 1, "maxLength": 255, "pattern": r"^[a-zA-Z0-9-_:. ]+$"},
 }
 TAG: Schema = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
-TAGS: Schema = {"type": "array", "items": TAG, "maxItems": 50}
+TAGS: Schema = {"type": "array", "items": TAG, "maxItems": MOST_TAGS}
 
 
 def whole(properties: dict[str, Schema], *, required: tuple[str, ...] = ()) -> Schema:
@@ -108,6 +111,7 @@ def update_server(version: int) -> Schema:
 
 
 NULL: Schema = {"type": "null"}
+# Also what an action without arguments is given: OpenStack has never looked at it, and clients send null, {} and more.
 ANYTHING: Schema = {}
 
 
@@ -116,14 +120,14 @@ def action(key: str, inner: Schema) -> Schema:
     return wrapped(key, inner)
 
 
-START = action("os-start", NULL)
-STOP = action("os-stop", NULL)
-LOCK = action("lock", NULL)
-UNLOCK = action("unlock", NULL)
-PAUSE = action("pause", NULL)
-UNPAUSE = action("unpause", NULL)
-SUSPEND = action("suspend", NULL)
-RESUME = action("resume", NULL)
+START = action("os-start", ANYTHING)
+STOP = action("os-stop", ANYTHING)
+LOCK = action("lock", ANYTHING)
+UNLOCK = action("unlock", ANYTHING)
+PAUSE = action("pause", ANYTHING)
+UNPAUSE = action("unpause", ANYTHING)
+SUSPEND = action("suspend", ANYTHING)
+RESUME = action("resume", ANYTHING)
 REBOOT = action(
     "reboot", whole({"type": {"enum": ["SOFT", "HARD", "Soft", "Hard", "soft", "hard"]}}, required=("type",))
 )
@@ -159,16 +163,16 @@ def rebuild(version: int) -> Schema:
 
 _RESCUE: Schema = whole({"adminPass": PASSWORD, "rescue_image_ref": REFERENCE})
 RESCUE = action("rescue", {"oneOf": [NULL, _RESCUE]})
-UNRESCUE = action("unrescue", NULL)
-CONFIRM_RESIZE = action("confirmResize", NULL)
-REVERT_RESIZE = action("revertResize", NULL)
+UNRESCUE = action("unrescue", ANYTHING)
+CONFIRM_RESIZE = action("confirmResize", ANYTHING)
+REVERT_RESIZE = action("revertResize", ANYTHING)
 _HOST: Schema = {"type": ["string", "null"], "maxLength": 255}
 
 
 @cache
 def migrate(version: int) -> Schema:
     """Cold migration: the host may be named from 2.56 on."""
-    return action("migrate", {"anyOf": [NULL, whole({"host": _HOST})]} if version >= 56 else NULL)
+    return action("migrate", {"anyOf": [NULL, whole({"host": _HOST})]} if version >= 56 else ANYTHING)
 
 
 @cache
@@ -196,8 +200,8 @@ def evacuate(version: int) -> Schema:
 
 
 CHANGE_PASSWORD = action("changePassword", whole({"adminPass": PASSWORD}, required=("adminPass",)))
-RESET_NETWORK = action("resetNetwork", NULL)
-INJECT_NETWORK = action("injectNetworkInfo", NULL)
+RESET_NETWORK = action("resetNetwork", ANYTHING)
+INJECT_NETWORK = action("injectNetworkInfo", ANYTHING)
 _LENGTH: Schema = {
     "oneOf": [{"type": "integer", "minimum": -1}, {"type": "string", "pattern": "^(-1|[0-9]{1,9})$"}, {"type": "null"}]
 }
@@ -291,8 +295,12 @@ def create_flavor(version: int) -> Schema:
         "disk": _number(0),
         "OS-FLV-EXT-DATA:ephemeral": _number(0),
         "swap": _number(0),
-        # Only this one is supported; clients send it along.
-        "rxtx_factor": {"enum": [1, "1", "1.0"]},
+        "rxtx_factor": {
+            "oneOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 3.4e38},
+                {"type": "string", "pattern": r"^(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?$"},
+            ]
+        },
         "os-flavor-access:is_public": TRUTH,
     }
     if version >= 55:
@@ -300,6 +308,8 @@ def create_flavor(version: int) -> Schema:
     return wrapped("flavor", whole(fields, required=("name", "vcpus", "ram", "disk")))
 
 
+ADD_ACCESS = action("addTenantAccess", whole({"tenant": NAME}, required=("tenant",)))
+DROP_ACCESS = action("removeTenantAccess", whole({"tenant": NAME}, required=("tenant",)))
 UPDATE_FLAVOR = wrapped("flavor", whole({"description": LONG_TEXT}, required=("description",)))
 _SPECS: Schema = {**METADATA, "properties": SHARES, "minProperties": 1}
 EXTRA_SPECS = wrapped("extra_specs", _SPECS)
@@ -309,7 +319,10 @@ EXTRA_SPEC: Schema = {**_SPECS, "maxProperties": 1}
 @cache
 def create_keypair(version: int) -> Schema:
     """POST /os-keypairs."""
-    fields: dict[str, Any] = {"name": NAME, "public_key": {"type": "string", "minLength": 1, "maxLength": 16384}}
+    fields: dict[str, Any] = {
+        "name": KEYPAIR_NAME,
+        "public_key": {"type": "string", "minLength": 1, "maxLength": 16384},
+    }
     if version >= 2:
         fields["type"] = {"enum": ["ssh", "x509"]}
     if version >= 10:
@@ -353,6 +366,7 @@ QUOTA_NAMES = (
     "injected_file_path_bytes",
 )
 UPDATE_QUOTA = wrapped("quota_set", whole({**dict.fromkeys(QUOTA_NAMES, _LIMIT), "force": TRUTH, "tenant_id": TEXT}))
+UPDATE_QUOTA_CLASS = wrapped("quota_class_set", whole(dict.fromkeys(QUOTA_NAMES, _LIMIT)))
 
 IMAGE_PROPERTY: Schema = {"type": ["string", "null"], "maxLength": 65535}
 CREATE_IMAGE_RECORD: Schema = {

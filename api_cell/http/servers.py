@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import ipaddress
 import json
 import re
 from dataclasses import replace
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api_cell.errors import Forbidden, Invalid, NotFound
-from api_cell.http import views
+from api_cell.http import schemas, views
 from api_cell.http.call import Answer, Call
 from api_cell.http.hints import hints_of
 from api_cell.http.paging import page_size
@@ -66,8 +67,6 @@ def create(call: Call) -> Answer:
 
 # Fields OpenStack has and this API has not, with what to do instead.
 _NOT_DONE = {
-    "accessIPv4": "leave it out; addresses are the network's business",
-    "accessIPv6": "leave it out; addresses are the network's business",
     "block_device_mapping": "use imageRef; servers boot from local disks only",
 }
 
@@ -111,27 +110,44 @@ def _new_server(call: Call, body: dict[str, Any]) -> NewServer:
         user_data=from_base64("server.user_data", body.get("user_data") or ""),
         description=body.get("description") or "",
         tags=tuple(dict.fromkeys(body.get("tags", []))),
+        access=access_of(body, "server"),
         least=least,
         most=most,
     )
 
 
-_MOST_FILES = 5
-_LONGEST_FILE = 10 * 1024
+def access_of(body: dict[str, Any], noun: str) -> servers.Access:
+    """The addresses that a server is said to be reached by."""
+    v4, v6 = (_address(f"{noun}.accessIPv{n}", body.get(f"accessIPv{n}"), n) for n in (4, 6))
+    return servers.Access(v4=v4, v6=v6)
+
+
+def _address(field: str, text: str | None, version: int) -> str | None:
+    if not text:
+        return text
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        address = None
+    if address is None or address.version != version or "%" in text:
+        raise Invalid(f"{field}: {text[:80]!r} is no IPv{version} address")
+    return str(address)
 
 
 def files_of(given: list[dict[str, str]], noun: str = "server") -> dict[str, bytes]:
-    """Files for the guest: path -> content."""
-    if len(given) > _MOST_FILES:
-        raise Forbidden(f"{noun}.personality: {len(given)} files are over the limit of {_MOST_FILES}")
+    """Files for the guest: path, which is from the root, -> content."""
+    if len(given) > secrets.MOST_FILES:
+        raise Forbidden(f"{noun}.personality: {len(given)} files are over the limit of {secrets.MOST_FILES}")
     files = {}
     for file in given:
-        path = file["path"]
-        if not path.startswith("/") or "," in path or not path.isprintable() or ".." in path.split("/"):
-            raise Invalid(f"{noun}.personality: path {path[:80]!r} must be absolute, printable and without commas")
+        path = "/" + file["path"].lstrip("/")
+        if path == "/" or "," in path or not path.isprintable() or ".." in path.split("/"):
+            raise Invalid(f"{noun}.personality: path {path[:80]!r} must be printable, and without commas and '..'")
         content = from_base64(f"{noun}.personality: contents of {path[:80]}", file["contents"])
-        if len(content) > _LONGEST_FILE:
-            raise Forbidden(f"{noun}.personality: {path[:80]} has {len(content)} bytes, the limit is {_LONGEST_FILE}")
+        if len(content) > secrets.LONGEST_FILE:
+            raise Forbidden(
+                f"{noun}.personality: {path[:80]} has {len(content)} bytes, the limit is {secrets.LONGEST_FILE}"
+            )
         files[path] = content
     return files
 
@@ -367,9 +383,6 @@ def show(call: Call) -> Answer:
 
 def update(call: Call) -> Answer:
     body = call.body["server"]
-    for name in ("accessIPv4", "accessIPv6"):
-        if body.get(name):
-            raise Invalid(f"server.{name}: is not supported; {_NOT_DONE[name]}")
     description = (body["description"] or "") if "description" in body else None
     row = servers.update(
         call.api,
@@ -378,6 +391,7 @@ def update(call: Call) -> Answer:
         name=body.get("name"),
         description=description,
         auto_disk_config=disk_config(body),
+        access=access_of(body, "server"),
     )
     return Answer(body={"server": views.updated_server(view_of(call, row))})
 
@@ -449,6 +463,26 @@ def tags(call: Call) -> Answer:
 def set_tags(call: Call) -> Answer:
     wanted = tuple(dict.fromkeys(call.body["tags"]))
     return Answer(body={"tags": list(servers.put_tags(call.api, call.caller, server_id(call), wanted))})
+
+
+def has_tag(call: Call) -> Answer:
+    tag = call.params["tag"]
+    if tag not in servers.show(call.api, call.caller, server_id(call)).tags:
+        raise NotFound(f"Server {call.params['server']} has no tag '{tag[:60]}'")
+    return Answer(code=204)
+
+
+def add_tag(call: Call) -> Answer:
+    tag = call.params["tag"]
+    if not re.fullmatch(schemas.TAG["pattern"], tag) or not 1 <= len(tag) <= schemas.TAG["maxLength"]:
+        raise Invalid(f"tag: {tag[:80]!r} must have 1 to 60 characters, no comma and no slash")
+    added = servers.add_tag(call.api, call.caller, server_id(call), tag)
+    return Answer(code=201, headers={"Location": call.base + call.path}) if added else Answer(code=204)
+
+
+def drop_tag(call: Call) -> Answer:
+    servers.drop_tag(call.api, call.caller, server_id(call), call.params["tag"])
+    return Answer(code=204)
 
 
 def drop_tags(call: Call) -> Answer:

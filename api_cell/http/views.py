@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from api_cell.images import Image
 from api_cell.rows import FlavorRow, KeyPairRow, QuotaRow, ServerRow, UsageRow
 from api_cell.service.api import Caller
+from api_cell.service.secrets import LONGEST_FILE, LONGEST_PATH, MOST_FILES
 from api_cell.service.story import action_of
 from api_cell.service.usage import Period, ServerUsage
 from api_cell.status import POWER_STATE, fault_of, flavor_of
@@ -60,8 +61,8 @@ def server(row: ServerRow, caller: Caller, version: int, base: str, zone: str) -
         "created": iso(row.created),
         "updated": iso(row.updated),
         "addresses": {},
-        "accessIPv4": "",
-        "accessIPv6": "",
+        "accessIPv4": row.access_ipv4,
+        "accessIPv6": row.access_ipv6,
         "links": links(base, f"servers/{identity}"),
         "OS-DCF:diskConfig": "AUTO" if row.spec.auto_disk_config else "MANUAL",
         "OS-EXT-AZ:availability_zone": row.spec.zone or (zone if host else ""),
@@ -98,6 +99,16 @@ _NOT_AFTER_UPDATE = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:", "config_d
 def updated_server(view: dict[str, Any]) -> dict[str, Any]:
     """A server in the answer to its update, which up to 2.74 is without these."""
     return {name: value for name, value in view.items() if not name.startswith(_NOT_AFTER_UPDATE)}
+
+
+def rebuilt_server(view: dict[str, Any], version: int) -> dict[str, Any]:
+    """A server in the answer to its rebuild, which tells what a rebuild may change. Nobody here can read user data."""
+    shown = updated_server(view)
+    if version >= 54:
+        shown["key_name"] = view["key_name"]
+    if version >= 57:
+        shown["user_data"] = None
+    return shown
 
 
 def _volume(volume: Volume, version: int) -> dict[str, Any]:
@@ -177,7 +188,7 @@ def flavor(row: FlavorRow, version: int, base: str) -> dict[str, Any]:
         "disk": size.disk_gib,
         "OS-FLV-EXT-DATA:ephemeral": size.ephemeral_gib,
         "swap": size.swap_mib or "",
-        "rxtx_factor": 1.0,
+        "rxtx_factor": row.rxtx_factor,
         "os-flavor-access:is_public": row.public,
         "OS-FLV-DISABLED:disabled": False,
         "links": links(base, f"flavors/{row.id}"),
@@ -220,8 +231,20 @@ def limits_of(quota: QuotaRow, version: int, *, metadata: int, keypairs: int) ->
     if version < 36:
         view |= {"fixed_ips": -1, "floating_ips": 0, "security_groups": 0, "security_group_rules": 0}
     if version < 57:
-        view |= {"injected_files": 0, "injected_file_content_bytes": 0, "injected_file_path_bytes": 0}
+        view |= {
+            "injected_files": MOST_FILES,
+            "injected_file_content_bytes": LONGEST_FILE,
+            "injected_file_path_bytes": LONGEST_PATH,
+        }
     return view
+
+
+def class_limits_of(quota: QuotaRow, version: int, *, metadata: int, keypairs: int) -> dict[str, int]:
+    """The same of a quota class: up to 2.49 without server groups, from 2.50 on without networks."""
+    if version >= 50:
+        return limits_of(quota, version, metadata=metadata, keypairs=keypairs)
+    view = limits_of(quota, 1, metadata=metadata, keypairs=keypairs)
+    return {name: limit for name, limit in view.items() if not name.startswith("server_group")}
 
 
 def used_of(usage: UsageRow) -> dict[str, int]:
@@ -255,7 +278,7 @@ def absolute_limits(quota: QuotaRow, usage: UsageRow, version: int, *, metadata:
     if version < 39:
         view["maxImageMeta"] = metadata
     if version < 57:
-        view |= {"maxPersonality": 0, "maxPersonalitySize": 0}
+        view |= {"maxPersonality": MOST_FILES, "maxPersonalitySize": LONGEST_FILE}
     return view
 
 

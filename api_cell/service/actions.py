@@ -13,7 +13,15 @@ from api_cell.service import story
 from api_cell.service.api import Api, Caller
 from api_cell.service.flavors import flavor_seen
 from api_cell.service.secrets import has_agent, kept, needs_config_drive, new_password
-from api_cell.service.servers import asks_auto_disk_config, get, ref_of, refuse_small, usable_image
+from api_cell.service.servers import (
+    Access,
+    asks_auto_disk_config,
+    get,
+    ref_of,
+    refuse_small,
+    usable_image,
+    with_access,
+)
 from api_cell.service.wish import refuse_large, wake_for
 from api_cell.status import flavor_of, settle
 from cells import codec
@@ -116,6 +124,7 @@ class Rebuild:
     description: str | None = None
     metadata: dict[str, str] | None = None
     auto_disk_config: bool | None = None
+    access: Access = field(default_factory=Access)
     given: Secrets = field(default_factory=Secrets)
     keep_config: bool = True
 
@@ -147,6 +156,7 @@ def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
         refuse_large(command)
         description = row.description if wanted.description is None else wanted.description
         after = replace(row, name=name, description=description, spec=spec, before_rebuild=row.spec)
+        after = with_access(after, wanted.access)
         made[:] = [open_wish(api, unit, asking, line, after, "rebuild", command)]
 
     wish(api, act)

@@ -1,4 +1,5 @@
-"""Flavors: few rows, read whole. A flavor that is not public is seen by administrators only."""
+"""Flavors: few rows, read whole. A flavor that is not public is seen by administrators and by the projects that were
+given access to it."""
 
 from dataclasses import replace
 
@@ -6,14 +7,17 @@ from api_cell.errors import NotAllowedNow, NotFound
 from api_cell.rows import FlavorRow
 from api_cell.service.api import Api, Caller
 from cells.decision import Remove
-from cells.model import Flavor
 from cells.ports import Unit, View
 
 
 def flavor_seen(view: View, caller: Caller, flavor_id: str) -> FlavorRow | None:
     """The flavor with this id, if the caller may see it."""
     row = view.get(FlavorRow, flavor_id)
-    return row if row is not None and (row.public or caller.admin) else None
+    return row if row is not None and (caller.admin or _is_for(row, caller)) else None
+
+
+def _is_for(row: FlavorRow, caller: Caller) -> bool:
+    return row.public or caller.project in row.projects
 
 
 def show(api: Api, caller: Caller, flavor_id: str) -> FlavorRow:
@@ -30,16 +34,15 @@ def find(
     found = [
         row
         for row in rows
-        if (wanted is None or row.public == wanted)
+        if (wanted is None or (_is_for(row, caller) if wanted else not row.public))
         and row.flavor.disk_gib >= min_disk
         and row.flavor.ram_mib >= min_ram
     ]
     return sorted(found, key=lambda row: (row.flavor.ram_mib, row.flavor.vcpus, row.flavor.disk_gib, row.id))
 
 
-def create(api: Api, flavor: Flavor, *, public: bool = True, description: str = "") -> FlavorRow:
+def create(api: Api, row: FlavorRow) -> FlavorRow:
     """Offer a flavor; its id and name must be new."""
-    row = FlavorRow(id=flavor.id, name=flavor.name, public=public, flavor=flavor, description=description)
 
     def act(unit: Unit) -> FlavorRow:
         for other in unit.all(FlavorRow):
@@ -71,6 +74,43 @@ def delete(api: Api, caller: Caller, flavor_id: str) -> None:
         unit.save(Remove(row=FlavorRow, key=(_need(unit, caller, flavor_id).id,)))
 
     api.change(act)
+
+
+def projects_of(api: Api, caller: Caller, flavor_id: str) -> tuple[str, ...]:
+    """Who was given access to a flavor that is not public."""
+    row = show(api, caller, flavor_id)
+    if row.public:
+        raise NotFound(f"Access list not available for public flavors: {flavor_id} is for all projects")
+    return row.projects
+
+
+def add_access(api: Api, caller: Caller, flavor_id: str, project: str) -> tuple[str, ...]:
+    """Let a project use a flavor that is not public; all that may, then."""
+
+    def act(unit: Unit) -> tuple[str, ...]:
+        row = _need(unit, caller, flavor_id)
+        if row.public:
+            raise NotAllowedNow(f"Flavor {flavor_id} is public: all projects have access to it")
+        if project in row.projects:
+            raise NotAllowedNow(f"Flavor access already exists for flavor {flavor_id} and project {project}")
+        unit.save(replace(row, projects=(*row.projects, project)))
+        return (*row.projects, project)
+
+    return api.change(act)
+
+
+def drop_access(api: Api, caller: Caller, flavor_id: str, project: str) -> tuple[str, ...]:
+    """Take it back; all that may still."""
+
+    def act(unit: Unit) -> tuple[str, ...]:
+        row = _need(unit, caller, flavor_id)
+        if project not in row.projects:
+            raise NotFound(f"Flavor access not found for flavor {flavor_id} and project {project}")
+        left = tuple(each for each in row.projects if each != project)
+        unit.save(replace(row, projects=left))
+        return left
+
+    return api.change(act)
 
 
 def put_extra_specs(api: Api, caller: Caller, flavor_id: str, specs: dict[str, str]) -> dict[str, str]:

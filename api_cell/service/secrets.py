@@ -11,6 +11,11 @@ from api_cell.service.wish import refuse_large
 from cells import codec
 from cells.model import ImageRef, Secrets
 
+MOST_FILES = 5
+LONGEST_FILE = 10 * 1024
+LONGEST_PATH = 255
+"""What of files a server may be given: how many, and their bytes."""
+
 _LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _LENGTH = 12
 _YES = ("true", "1", "yes", "on", "required")

@@ -32,6 +32,26 @@ from cells.names import SECOND, Instant, id_text
 from cells.ports import After, Unit, View, Where
 from routing.demand import demand_of
 
+MOST_TAGS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """The addresses that a server is reached by, as its tenant says: nobody here looks at them. None: as it is, ""
+    none."""
+
+    v4: str | None = None
+    v6: str | None = None
+
+
+def with_access(row: ServerRow, access: Access) -> ServerRow:
+    """The server with the addresses that were given."""
+    return replace(
+        row,
+        access_ipv4=row.access_ipv4 if access.v4 is None else access.v4,
+        access_ipv6=row.access_ipv6 if access.v6 is None else access.v6,
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewServer:
@@ -53,6 +73,7 @@ class NewServer:
     user_data: bytes = field(default=b"", repr=False)
     description: str = ""
     tags: tuple[str, ...] = ()
+    access: Access = Access()
     least: int = 1
     most: int = 1
     classic: ClassicGuest | None = None
@@ -255,6 +276,8 @@ def _placing(api: Api, spec: BuildSpec, new: NewServer, name: str, request: str)
             intents=(OpenIntent(number=BUILD_NUMBER, action="place", at=now, request=request),),
             description=new.description,
             tags=new.tags,
+            access_ipv4=new.access.v4 or "",
+            access_ipv6=new.access.v6 or "",
         )
     )
 
@@ -413,11 +436,13 @@ def update(
     name: str | None = None,
     description: str | None = None,
     auto_disk_config: bool | None = None,
+    access: Access = Access(),
 ) -> ServerRow:
     """Rename or describe a server; what is None stays as it is."""
 
     def act(unit: Unit) -> ServerRow:
-        row = before = get(unit, caller, server)
+        before = get(unit, caller, server)
+        row = with_access(before, access)
         if name is not None:
             row = replace(row, name=name, spec=replace(row.spec, name=name))
         if description is not None:
@@ -465,6 +490,33 @@ def drop_metadata(api: Api, caller: Caller, server: bytes, key: str) -> None:
 
     api.change(act)
     api.poke()
+
+
+def add_tag(api: Api, caller: Caller, server: bytes, tag: str) -> bool:
+    """Add a tag; False when it is there already."""
+
+    def act(unit: Unit) -> bool:
+        row = get(unit, caller, server)
+        if tag in row.tags:
+            return False
+        if len(row.tags) >= MOST_TAGS:
+            raise Invalid(f"tags: a server may have {MOST_TAGS}, and has them; delete some first")
+        _saved(api, unit, replace(row, tags=(*row.tags, tag)))
+        return True
+
+    return api.change(act)
+
+
+def drop_tag(api: Api, caller: Caller, server: bytes, tag: str) -> None:
+    """Delete one tag."""
+
+    def act(unit: Unit) -> None:
+        row = get(unit, caller, server)
+        if tag not in row.tags:
+            raise NotFound(f"Server {_text(server)} has no tag '{tag}'")
+        _saved(api, unit, replace(row, tags=tuple(each for each in row.tags if each != tag)))
+
+    api.change(act)
 
 
 def put_tags(api: Api, caller: Caller, server: bytes, tags: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The first schema of an API cell."""
 
 from migrations import machinery_0001
-from migrations.tables import blob, boolean, create_table, identity, integer, state, string, text
+from migrations.tables import blob, boolean, create_table, double, identity, integer, state, string, text
 
 revision = "api_0001"
 down_revision = None
@@ -43,6 +43,8 @@ def upgrade() -> None:
         string("image"),
         string("flavor"),
         blob("tags"),
+        string("access_ipv4"),
+        string("access_ipv6"),
         blob("resize_to", nullable=True),
         blob("before_rebuild", nullable=True),
         boolean("secret"),
@@ -88,8 +90,10 @@ def upgrade() -> None:
         string("id"),
         string("name"),
         boolean("public"),
+        blob("projects"),
         blob("flavor"),
         text("description"),
+        double("rxtx_factor"),
         key=("id",),
         indexes=(("name",),),
     )

@@ -59,7 +59,7 @@ def test_asking_twice_with_one_request_id_makes_one_server(house: ApiHouse) -> N
         ({"flavorRef": "99"}, "flavorRef"),
         ({"networks": [{"uuid": "x"}]}, "networks"),
         ({"user_data": "?"}, "user_data"),
-        ({"personality": [{"path": "etc/motd", "contents": ""}]}, "personality"),
+        ({"personality": [{"path": "/etc/../motd", "contents": ""}]}, "personality"),
         ({"key_name": "none"}, "key_name"),
         ({"availability_zone": "moon"}, "availability_zone"),
         ({"name": ""}, "name"),
@@ -67,6 +67,8 @@ def test_asking_twice_with_one_request_id_makes_one_server(house: ApiHouse) -> N
         ({"metadata": {"k": "v" * 256}}, "metadata"),
         ({"min_count": 3, "max_count": 2}, "min_count"),
         ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": "x"}]}, "block_device_mapping_v2"),
+        ({"accessIPv4": "::1"}, "accessIPv4"),
+        ({"accessIPv6": "fe80::1%eth0"}, "accessIPv6"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
@@ -259,6 +261,53 @@ def test_renaming_describing_and_tagging(house: ApiHouse) -> None:
     assert house.ask("PUT", f"{path}/tags", {"tags": ["x", "y"]}, version="2.26").json == {"tags": ["x", "y"]}
     assert house.server(server)["tags"] == ["x", "y"]
     assert house.ask("GET", f"{path}/tags", version="2.25").status_code == 404
+
+
+def test_one_tag_is_added_looked_for_and_deleted(house: ApiHouse) -> None:
+    path = f"/v2.1/servers/{house.a_server()}/tags"
+
+    def code(method: str, tag: str) -> int:
+        return house.ask(method, f"{path}/{tag}", version="2.26").status_code
+
+    made = house.ask("PUT", f"{path}/x", version="2.26")
+    assert made.status_code == 201 and made.headers["Location"].endswith(f"{path}/x")
+    assert (code("PUT", "x"), code("GET", "x"), code("GET", "y")) == (204, 204, 404)
+    assert (code("PUT", "a,b"), code("PUT", "x" * 61)) == (400, 400)
+    assert (code("DELETE", "x"), code("DELETE", "x")) == (204, 404)
+    assert {code("PUT", f"t{n}") for n in range(50)} == {201}
+    assert code("PUT", "one-more") == 400
+
+
+def test_a_server_shows_the_addresses_that_its_tenant_says(house: ApiHouse) -> None:
+    server = house.a_server(accessIPv4="192.0.2.1", accessIPv6="2001:DB8::0:1")
+
+    def shown() -> tuple[str, str]:
+        view = house.server(server)
+        return view["accessIPv4"], view["accessIPv6"]
+
+    assert shown() == ("192.0.2.1", "2001:db8::1")
+    answer = house.ask("PUT", f"/v2.1/servers/{server}", {"server": {"accessIPv4": "192.0.2.2"}})
+    assert answer.json["server"]["accessIPv4"] == "192.0.2.2" and shown() == ("192.0.2.2", "2001:db8::1")
+    assert house.ask("PUT", f"/v2.1/servers/{server}", {"server": {"accessIPv6": "192.0.2.2"}}).status_code == 400
+    rebuilt = house.act(server, "rebuild", {"imageRef": house.an_image("other"), "accessIPv6": ""})
+    assert rebuilt.status_code == 202 and shown() == ("192.0.2.2", "")
+
+
+@pytest.mark.parametrize("given", [None, {}, "anything"])
+def test_what_an_action_without_arguments_is_given_is_not_looked_at(house: ApiHouse, given: object) -> None:
+    server = house.a_server()
+    for action in ("os-stop", "os-start", "lock", "unlock", "pause"):
+        assert house.act(server, action, given).status_code == 202
+        house.daemon.step()
+
+
+@pytest.mark.parametrize(
+    ("version", "more"), [("2.53", set()), ("2.54", {"key_name"}), ("2.57", {"key_name", "user_data"})]
+)
+def test_a_rebuild_tells_what_it_could_have_changed(house: ApiHouse, version: str, more: set[str]) -> None:
+    server = house.a_server()
+    answer = house.act(server, "rebuild", {"imageRef": house.an_image("other")}, version=version)
+    assert answer.json["server"].keys() & {"key_name", "user_data"} == more
 
 
 def test_history_tells_what_was_asked(house: ApiHouse) -> None:
