@@ -72,6 +72,21 @@ def test_events_told_one_after_the_other_rebuild_the_pool_exactly(pool):
     assert {ref for ref, record in seen.items() if "power_state" in record} == set(now)
 
 
+def test_the_old_queue_tells_of_single_objects_as_they_were_registered(pool):
+    watcher, writer = pool.login(), pool.login()
+    vms = [writer.call("VM.create", a_vm()) for _ in range(2)]
+    watcher.call("event.register", [f"VM/{vms[0]}", "host"])
+    for vm in vms:
+        writer.call("VM.set_name_label", vm, "renamed")
+    assert [event["ref"] for event in watcher.call("event.next")] == [vms[0]]
+    watcher.call("event.unregister", [f"vm/{vms[0]}", "host"])
+    thread, outcome = in_background(lambda: watcher.call("event.next"))
+    waits(pool)  # registered for nothing is registered
+    watcher.close()
+    thread.join(30)
+    assert outcome[0][0] == "SESSION_INVALID"
+
+
 def test_logging_out_wakes_a_waiting_call_with_session_invalid(pool):
     session = pool.login()
     token = session.call("event.from", ["vm"], "", 0.0)["token"]

@@ -344,3 +344,27 @@ def test_nova_asks_for_diagnostics_by_the_names_of_devices(session):
     assert all(api.VM.query_data_source(vm, name) >= 0 for name in names)
     api.VM.hard_shutdown(vm)
     api.VM.destroy(vm)
+
+
+def test_terraform_makes_a_network_of_a_vlan_and_takes_it_away(session):
+    """The provider's xenserver_network_vlan, which finds the interface by its NIC's name."""
+    api = session.xenapi
+    made = api.network.create({"name_label": "vlan 12", "MTU": "1500", "managed": True, "other_config": {}})
+    (nic, *_) = [
+        ref
+        for ref, pif in api.PIF.get_all_records().items()
+        if pif["physical"] and pif["device"] == "eth0" and pif["bond_slave_of"] == "OpaqueRef:NULL"
+    ]
+    assert len(api.pool.create_VLAN_from_PIF(nic, made, "12")) == 2
+    for pif in api.network.get_PIFs(made):
+        api.VLAN.destroy(api.PIF.get_VLAN_master_of(pif))
+    api.network.destroy(made)
+
+
+def test_vagrant_finds_the_network_between_guests_and_their_host(session):
+    (ref,) = [
+        ref
+        for ref, network in session.xenapi.network.get_all_records().items()
+        if network["other_config"].get("is_host_internal_management_network")
+    ]
+    assert session.xenapi.network.get_bridge(ref) == "xenapi"

@@ -15,6 +15,7 @@ MODULES = (
     "host_power",
     "host_plugins",
     "network",
+    "vlan",
     "sr",
     "vdi",
     "cbt",

@@ -30,6 +30,7 @@ RELATIONS: dict[tuple[str, str], str] = {
     ("PBD", "host"): "PBDs",
     ("PIF", "host"): "PIFs",
     ("PIF", "network"): "PIFs",
+    ("VLAN", "tagged_PIF"): "VLAN_slave_of",
     ("VM", "resident_on"): "resident_VMs",
     ("VM", "snapshot_of"): "snapshots",
     ("VM", "parent"): "children",

@@ -22,9 +22,9 @@ UNTOLD = {"session", "user", "role", "secret"}  # classes whose objects events d
 
 @dataclass(slots=True)
 class Registration:
-    """One session's event.register: the classes, and where it has read to."""
+    """One session's event.register: what it wants (as event.from takes it), and where it has read to."""
 
-    classes: set[str]
+    wanted: set[str]
     generation: int
     number: int = 0
 
@@ -146,7 +146,8 @@ def register(call: Call, classes: list[str]) -> str:
     known = call.engine.registrations.get(call.asker.ref)
     if known is None:
         known = call.engine.registrations[call.asker.ref] = Registration(set(), call.db.generation)
-    known.classes |= {name.lower() for name in classes}
+    watched(classes)
+    known.wanted |= set(classes)
     return ""
 
 
@@ -154,9 +155,8 @@ def register(call: Call, classes: list[str]) -> str:
 def unregister(call: Call, classes: list[str]) -> str:
     known = call.engine.registrations.get(call.asker.ref)
     if known is not None:
-        known.classes -= {name.lower() for name in classes}
-        if not known.classes:
-            del call.engine.registrations[call.asker.ref]
+        gone = {name.lower() for name in classes}
+        known.wanted = {name for name in known.wanted if name.lower() not in gone}
     return ""
 
 
@@ -166,14 +166,11 @@ def next_(call: Call) -> list[dict[str, Any]]:
     known = engine.registrations.get(call.asker.ref)
     if known is None:
         raise Failure("SESSION_NOT_REGISTERED", call.asker.ref)
-    what = Watched("*" in known.classes, frozenset(known.classes))
-    while not (found := events_since(engine, what, known.generation)):
+    while not (found := events_since(engine, watched(sorted(known.wanted)), known.generation)):
         engine.wait_for_change(_LONGEST_WAIT)
         call.refuse_interrupted()
         if call.asker.ref not in engine.db.rows:
             raise Failure("SESSION_INVALID", call.asker.ref)
-        if call.asker.ref not in engine.registrations:
-            raise Failure("SESSION_NOT_REGISTERED", call.asker.ref)
     known.generation = engine.db.generation
     if len(found) > _QUEUE_LIMIT:
         raise Failure("EVENTS_LOST")

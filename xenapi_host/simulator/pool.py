@@ -51,15 +51,6 @@ def join(call: Call, *params: str) -> str:
     raise Failure("JOINING_HOST_CONNECTION_FAILED")
 
 
-@method("pool.create_VLAN")
-def create_vlan(call: Call, device: str, network: str, vlan: str) -> list[str]:
-    call.row("network", network)
-    pifs = [pif for pif in call.db.all("PIF") if pif["device"] == device]
-    if not pifs:
-        raise Failure("INVALID_VALUE", "device", device)
-    raise Failure("NOT_IMPLEMENTED", "pool.create_VLAN")
-
-
 @method("pool.eject")
 def eject(call: Call, host_ref: str) -> str:
     host = call.row("host", host_ref)

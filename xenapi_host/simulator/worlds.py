@@ -98,6 +98,24 @@ def demo_pool(
         "network",
         {"name_label": "Pool-wide network associated with eth0", "bridge": "xenbr0", "managed": True, "MTU": "1500"},
     )
+    engine.db.create(
+        "network",
+        {
+            "name_label": "Host internal management network",
+            "name_description": "Network on which guests will be assigned a private link-local IP address which can be "
+            "used to talk XenAPI",
+            "bridge": "xenapi",
+            "managed": True,
+            "MTU": "1500",
+            "other_config": {
+                "is_guest_installer_network": "true",
+                "is_host_internal_management_network": "true",
+                "ip_begin": "169.254.0.1",
+                "ip_end": "169.254.255.254",
+                "netmask": "255.255.0.0",
+            },
+        },
+    )
     pool = engine.db.create("pool", {"name_label": name, "restrictions": {}, "ha_cluster_stack": "xhad"})
     members: list[Row] = []
     for number in range(hosts):
