@@ -30,7 +30,7 @@ class Pool:
         self.api = self.session.xenapi
         self.host = self.api.host.get_all()[0]
         self.sr = self.api.pool.get_default_SR(self.api.pool.get_all()[0])
-        (self.network,) = self.api.network.get_all()
+        self.network = self.api.network.get_all()[0]
 
     def path(self, vdi):
         return self.folder / "sr" / self.api.SR.get_uuid(self.api.VDI.get_SR(vdi)) / f"{self.api.VDI.get_uuid(vdi)}.vhd"

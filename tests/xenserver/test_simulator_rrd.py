@@ -19,7 +19,7 @@ STEP = 5
 @pytest.fixture
 def guest(house):
     vm = house.api.VM.create(a_vm())
-    (network,) = house.api.network.get_all()
+    network = house.api.network.get_all()[0]
     house.api.VIF.create(a_vif(vm, network))
     house.api.VM.start(vm, False, False)
     return vm

@@ -38,7 +38,7 @@ class Guest:
         api.VDI.destroy(snapshot)
         api.VBD.create(a_vbd(self.ref, self.disk, other_config={"owner": ""}))
         api.VBD.create(a_vbd(self.ref, "OpaqueRef:NULL", type="CD", mode="RO", empty=True, userdevice="3"))
-        (network,) = api.network.get_all()
+        network = api.network.get_all()[0]
         self.card = api.VIF.create(a_vif(self.ref, network, MAC="02:11:22:33:44:55"))
 
 
