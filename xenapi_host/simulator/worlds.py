@@ -98,6 +98,26 @@ def demo_pool(
         "network",
         {"name_label": "Pool-wide network associated with eth0", "bridge": "xenbr0", "managed": True, "MTU": "1500"},
     )
+    pool = engine.db.create("pool", {"name_label": name, "restrictions": {}, "ha_cluster_stack": "xhad"})
+    members: list[Row] = []
+    for number in range(hosts):
+        address = addresses[number] if addresses else f"127.0.0.{number + 1}"
+        host = add_host(engine, f"{name}-host{number + 1}", address, shape)
+        _pif(engine, host, network, number, address)
+        members.append(host)
+        if not number:
+            engine.db.set(pool, "master", host.ref)
+    default = _storage(engine, members, shape)
+    engine.db.update(pool, {"default_SR": default.ref, "suspend_image_SR": default.ref})
+    _drivers(engine, ("ext", "nfs", "iso", "file", "dummy"))
+    _roles(engine)
+    _template(engine, "Other install media", default=True)
+    _internal_network(engine)
+    return engine
+
+
+def _internal_network(engine: Engine) -> None:
+    """Between a host and its guests; each pool has one."""
     engine.db.create(
         "network",
         {
@@ -116,21 +136,6 @@ def demo_pool(
             },
         },
     )
-    pool = engine.db.create("pool", {"name_label": name, "restrictions": {}, "ha_cluster_stack": "xhad"})
-    members: list[Row] = []
-    for number in range(hosts):
-        address = addresses[number] if addresses else f"127.0.0.{number + 1}"
-        host = add_host(engine, f"{name}-host{number + 1}", address, shape)
-        _pif(engine, host, network, number, address)
-        members.append(host)
-        if not number:
-            engine.db.set(pool, "master", host.ref)
-    default = _storage(engine, members, shape)
-    engine.db.update(pool, {"default_SR": default.ref, "suspend_image_SR": default.ref})
-    _drivers(engine, ("ext", "nfs", "iso", "file", "dummy"))
-    _roles(engine)
-    _template(engine, "Other install media", default=True)
-    return engine
 
 
 def add_host(engine: Engine, name: str, address: str, shape: HostShape) -> Row:
