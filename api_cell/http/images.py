@@ -23,6 +23,15 @@ _READ_ONLY = frozenset(
     }
 )
 
+_FIELDS_FILTERED = frozenset({"name", "status", "visibility", "owner", "id", "disk_format", "container_format"})
+# Of a query of images, what Glance does not take for the name of a property.
+_NO_PROPERTIES = frozenset(
+    {
+        *("limit", "marker", "sort", "sort_key", "sort_dir", "tag", "os_hidden", "member_status", "protected"),
+        *("size_min", "size_max", "min_ram", "min_disk", "checksum", "created_at", "updated_at"),
+    }
+)
+
 
 def _folder(call: Call) -> FolderImages:
     if call.folder is None:
@@ -65,12 +74,14 @@ def _own(call: Call) -> Image:
 def names(call: Call) -> Answer:
     query, caller = call.query, call.caller
     found = [i for i in _folder(call).all() if visible(i, caller.project, admin=caller.admin)]
-    for field in ("name", "status", "visibility", "owner", "id", "disk_format", "container_format"):
-        if field not in query or (field == "visibility" and query.text(field) == "all"):
+    for field in query.names() & _FIELDS_FILTERED:
+        if field == "visibility" and query.text(field) == "all":
             continue
         text = query.text(field)
         wanted = _any_of(text) if text.startswith("in:") else {text}
         found = [image for image in found if getattr(image, field) in wanted]
+    for name in query.names() - _FIELDS_FILTERED - _NO_PROPERTIES:
+        found = [image for image in found if image.properties.get(name) == query.text(name)]
     hidden = query.truth("os_hidden")
     found = [image for image in found if image.hidden == hidden]
     for tag in query.all("tag"):

@@ -76,6 +76,22 @@ def test_lists_filter_and_page(house: ApiHouse) -> None:
     assert {i["id"] for i in first["images"] + rest["images"]} == {*ids, queued} and "next" not in rest
 
 
+def test_lists_filter_by_any_property(house: ApiHouse) -> None:
+    backup = house.an_image("backup", properties={"image_type": "backup", "instance_uuid": "x"})
+    house.an_image("snapshot", properties={"image_type": "snapshot", "instance_uuid": "x"})
+
+    def ids(query: str) -> list[str]:
+        return [image["id"] for image in house.ask("GET", f"/image/v2/images?{query}").json["images"]]
+
+    assert len(ids("instance_uuid=x&sort_key=created_at")) == 2
+    assert ids("instance_uuid=x&image_type=backup&status=active") == [backup]
+    assert ids("backup_type=daily") == []
+
+
+def test_an_image_has_no_tasks(house: ApiHouse) -> None:
+    assert house.ask("GET", f"/image/v2/images/{house.an_image()}/tasks").json == {"tasks": []}
+
+
 @pytest.mark.parametrize("image", ["demo", "..%2f..%2fetc", "0" * 36 + "x", "%00"])
 def test_what_is_no_image_is_404(house: ApiHouse, image: str) -> None:
     assert house.ask("GET", f"/image/v2/images/{image}").status_code == 404
