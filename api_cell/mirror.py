@@ -44,9 +44,9 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         # The number counts, too: a leaf that was put back may give a version twice, but a command only once.
         return Decision(seen=(seen,))
     if gone_there and not body.state.launched_at and body.number <= BUILD_NUMBER:
-        # An attempt that the leaf itself undid: its refusal is on its way, or came first, and says why. Not so if a
-        # command came after its build: a delete of ours that was lost with our database.
-        return Decision(seen=(seen,))
+        # An attempt that the leaf itself undid: its refusal comes first, and says why, or was lost with our database.
+        # Not so if a command came after its build: a delete of ours that was lost with our database.
+        return inquire(here, received) if row.phase is Phase.GRANTED else Decision(seen=(seen,))
     after = replace(
         row,
         state=body.state,

@@ -28,6 +28,7 @@ from cells.messages import (
     InquireServer,
     Intent,
     RecallServer,
+    RefusalCode,
     Refused,
     RememberServer,
 )
@@ -40,6 +41,7 @@ from cells.rows import CounterRow, ParkedRow
 EPOCH = "epoch"
 GENERATION = "generation"
 MOST_AT_ONCE = 200
+UNDONE = "the leaf gave the attempt up"
 LOST = "The cell was put back to a backup while the server was being built; delete it and ask again."
 
 
@@ -109,7 +111,7 @@ def inquire(here: Here, received: Received) -> Decision:
     return Decision(send=(ask,), notes=(f"{record.origin} is asked what it has of it",))
 
 
-def held(here: Here, view: View, received: Received, body: HeldServer, now: Instant) -> Decision:
+def held(here: Here, market: Market, view: View, received: Received, body: HeldServer, now: Instant) -> Decision:
     """A leaf's answer. Only what we once asked of this leaf ourselves, by our own signature, is believed."""
     record = received.record
     leaf, row = record.origin, view.get(ServerRow, record.server)
@@ -118,7 +120,7 @@ def held(here: Here, view: View, received: Received, body: HeldServer, now: Inst
     if not here.proved(record.server, body.attempt, leaf, body.spec, body.proof):
         return _parked(received, now)
     if body.state is not None and body.state.vm_state is VmState.DELETED:
-        return _ended_there(view, received, row, body, now)
+        return _ended_there(here, market, view, received, body, now)
     past = is_gone(view, record.server)
     if past is not None:
         again = DeleteServer(build_deadline=past.server.deadline)
@@ -146,12 +148,18 @@ def _not_there(row: ServerRow | None, leaf: CellName) -> Decision:
     return Decision(save=(replace(row, told=(*row.told, leaf)),), notes=(f"{leaf} does not have it",))
 
 
-def _ended_there(view: View, received: Received, row: ServerRow | None, body: HeldServer, now: Instant) -> Decision:
+def _ended_there(
+    here: Here, market: Market, view: View, received: Received, body: HeldServer, now: Instant
+) -> Decision:
     """The leaf had it once. If a command came after its build, that was a delete of ours that was lost with our
-    database. Otherwise the attempt was undone, and another may be made."""
+    database. Otherwise the attempt was undone, and another may be made; the leaf's refusal may be lost with it, too."""
+    row, leaf = view.get(ServerRow, received.record.server), received.record.origin
     if row is not None and row.phase is Phase.INQUIRING and body.number > BUILD_NUMBER:
         return gone(view, row, now)
-    return _not_there(row, received.record.origin)
+    if row is not None and row.phase is Phase.GRANTED and body.number <= BUILD_NUMBER:
+        undone = Refused(attempt=body.attempt, code=RefusalCode.EXPIRED, reason=UNDONE, undone=True)
+        return placing.refused(here, market, view, received, undone, now)
+    return _not_there(row, leaf)
 
 
 def _granted(row: ServerRow, body: HeldServer, now: Instant) -> ServerRow:

@@ -131,7 +131,9 @@ class ApiRole:
             ),
             InstanceReport: lambda view, received, body, now: mirror.report(self._here, view, received, body, now),
             Answer: lambda view, received, body, now: mirror.answered(view, received, body),
-            HeldServer: lambda view, received, body, now: restored.held(self._here, view, received, body, now),
+            HeldServer: lambda view, received, body, now: restored.held(
+                self._here, self._market(), view, received, body, now
+            ),
             RecallServer: lambda view, received, body, now: restored.recalled(self._here, view, received, body, now),
             Digest: lambda view, received, body, now: mirror.digest(self._here, view, received, body, now),
             HelloUp: lambda view, received, body, now: self._hello(view, received, body, now),

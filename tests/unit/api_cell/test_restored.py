@@ -9,7 +9,17 @@ import pytest
 from api_cell import restored
 from api_cell.rows import Phase, ServerRow, UsageRow
 from cells.decision import Decision, Remove
-from cells.messages import BuildServer, Discard, HeldServer, InquireServer, InstanceReport, Intent, RecallServer, Tick
+from cells.messages import (
+    Accepted,
+    BuildServer,
+    Discard,
+    HeldServer,
+    InquireServer,
+    InstanceReport,
+    Intent,
+    RecallServer,
+    Tick,
+)
 from cells.model import Generation, InstanceState, PowerState, VmState
 from cells.names import SECOND
 from cells.rows import ParkedRow
@@ -168,6 +178,20 @@ def test_tombstone_of_a_delete_that_was_lost_ends_the_server_though_its_leaf_was
     assert server.row.status == "ACTIVE"
     server.tell(replace(report, number=2))
     assert tree.find_server("east", server.id) is None
+
+
+def test_attempt_that_its_leaf_gave_up_is_made_again_though_the_refusal_was_lost(tree: Tree) -> None:
+    server = offered(tree)
+    leaf = server.row.leaf
+    server.tell(Accepted(attempt=1, host="h", epoch=1, sequence=1), origin=leaf)
+    rebuild(tree)
+    assert server.row.phase is Phase.GRANTED
+    gone = replace(STATE, vm_state=VmState.DELETED, launched_at=0)
+    report = InstanceReport(attempt=1, version=7, state=gone, number=1)
+    assert sent(server.tell(report, origin=leaf), InquireServer)
+    server.tell(held(server, granted=False, state=gone), origin=leaf)
+    assert (server.row.phase, server.row.attempt, server.row.leaf) == (Phase.OFFERED, 2, other(leaf))
+    assert server.tell(report, origin=leaf).seen
 
 
 def test_what_was_built_and_deleted_since_the_backup_is_not_built_again(tree: Tree) -> None:
