@@ -54,7 +54,6 @@ def resize(call: Call) -> Answer:
 
 
 _NOT_REBUILT = {
-    "key_name": "it stays as it is",
     "preserve_ephemeral": "ephemeral disks are made anew",
 }
 
@@ -82,6 +81,7 @@ def rebuild(call: Call) -> Answer:
         metadata=metadata,
         auto_disk_config=disk_config(wish),
         access=access_of(wish, "rebuild"),
+        key_name=(wish["key_name"] or "") if "key_name" in wish else None,
         given=given,
         keep_config="user_data" not in wish,
     )

@@ -125,6 +125,7 @@ class Rebuild:
     metadata: dict[str, str] | None = None
     auto_disk_config: bool | None = None
     access: Access = field(default_factory=Access)
+    key_name: str | None = None
     given: Secrets = field(default_factory=Secrets)
     keep_config: bool = True
 
@@ -138,6 +139,8 @@ def rebuild(api: Api, asking: Asking, wanted: Rebuild) -> ServerRow:
     def act(unit: Unit, line: bytes) -> None:
         row = may(unit, asking, "server.rebuild")
         refuse_small(flavor_of(row), image, "rebuild.imageRef")
+        if wanted.key_name not in (None, row.spec.key_name):
+            raise Invalid("rebuild.key_name: a server keeps the key pair it was created with; leave it out")
         metadata = row.spec.metadata if wanted.metadata is None else wanted.metadata
         auto = asks_auto_disk_config(wanted.auto_disk_config, ref, row.spec.auto_disk_config)
         name = wanted.name or row.name

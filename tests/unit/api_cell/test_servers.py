@@ -12,6 +12,7 @@ from cells.messages import Intent
 from cells.names import id_from_text
 from cells.rows import WakeRow
 from tests.support.api_house import ApiHouse
+from tests.unit.api_cell.test_catalogue import KEY
 
 
 def a_request(house: ApiHouse, **fields: object) -> dict[str, object]:
@@ -299,6 +300,15 @@ def test_what_an_action_without_arguments_is_given_is_not_looked_at(house: ApiHo
     for action in ("os-stop", "os-start", "lock", "unlock", "pause"):
         assert house.act(server, action, given).status_code == 202
         house.daemon.step()
+
+
+@pytest.mark.parametrize(("asked", "code"), [("mine", 202), ("another", 400), (None, 400)])
+def test_a_rebuild_does_not_change_the_key_pair(house: ApiHouse, asked: str | None, code: int) -> None:
+    body = {"keypair": {"name": "mine", "public_key": KEY}}
+    assert house.ask("POST", "/v2.1/os-keypairs", body, version="2.2").status_code == 201
+    server = house.a_server(key_name="mine")
+    wish = {"imageRef": house.an_image("other"), "key_name": asked}
+    assert house.act(server, "rebuild", wish).status_code == code
 
 
 @pytest.mark.parametrize(
