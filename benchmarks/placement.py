@@ -14,7 +14,7 @@ from benchmarks.rig.cells import Tree, Wanted, open_tree
 from benchmarks.rig.load import latencies
 from benchmarks.rig.report import Report, options, shapes
 from cells import codec, collector
-from cells.identity import Identity, RootKey, Trust, new_key
+from cells.identity import Identity, Keys, RootKey, Trust, new_key
 from cells.messages import HelloUp, SignedCellRecord
 from cells.model import (
     BuildSpec,
@@ -174,7 +174,7 @@ class _Signer:
         if who is None:
             seed, public = new_key(self._chance.randbytes)
             certificate = self._root.certify(record.name, record.uuid, record.role, public, NOW)
-            who = self._known[record.name] = Identity(seed, certificate, self.trust)
+            who = self._known[record.name] = Identity(Keys(seed=seed), certificate, self.trust)
         return who.cell_record(record)
 
 

@@ -4,7 +4,7 @@ cell: dfw-1                  # the name its certificate gives
 role: compute                # an entry point of the group celltree.roles
 database: mysql+pymysql://dfw-1:secret@127.0.0.1:3306/dfw_1
 broker: amqp://dfw-1:secret@127.0.0.1:5672/dfw-1
-key: dfw-1.key               # 32 bytes in hexadecimal, then those it replaced; paths are relative to this file
+key: dfw-1.key               # 32 bytes in hexadecimal; see `keys`; paths are relative to this file
 certificate: dfw-1.certificate
 root: root.public
 tick: 10
@@ -27,10 +27,11 @@ import yaml
 from cells import tls
 from cells.broker.options import AmqpOptions
 from cells.errors import BadInput
-from cells.identity import Identity, Trust
+from cells.identity import Identity, Keys, Trust
 from cells.names import CellName, cell_name
 
 S = TypeVar("S")
+PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +87,7 @@ def load(path: Path) -> CellConfig:
 
 def identity(config: CellConfig) -> Identity:
     """The cell's identity; BadInput when key, certificate, root or name do not fit together."""
-    seed, *former = keys(config)
-    found = Identity(seed, bytes.fromhex(config.certificate), Trust(bytes.fromhex(config.root)), former)
+    found = Identity(keys(config), bytes.fromhex(config.certificate), Trust(bytes.fromhex(config.root)))
     if (found.name, found.says.role) != (config.cell, config.role):
         raise BadInput(
             f"the certificate is of {found.says.role} cell {found.name!r}, the configuration of {config.role} cell "
@@ -96,9 +96,20 @@ def identity(config: CellConfig) -> Identity:
     return found
 
 
-def keys(config: CellConfig) -> tuple[bytes, ...]:
-    """The private keys in a cell's key file, a line each: the one it signs with, then those it had before."""
-    return tuple(bytes.fromhex(line) for line in config.key.split())
+def keys(config: CellConfig) -> Keys:
+    """What is in a cell's key file, a line each: the private key it signs with, then those it had before; after the
+    word `public` the public half of one whose private half has been taken out."""
+    lines = [line.split() for line in config.key.splitlines()]
+    seed, *former = (bytes.fromhex(words[0]) for words in lines if len(words) == 1)
+    public = tuple(bytes.fromhex(words[1]) for words in lines if len(words) > 1)
+    return Keys(seed=seed, former=tuple(former), public=public)
+
+
+def write_keys(keys: Keys) -> str:
+    """The text of a key file."""
+    return "\n".join(
+        [*(seed.hex() for seed in (keys.seed, *keys.former)), *(f"{PUBLIC} {key.hex()}" for key in keys.public)]
+    )
 
 
 def fill(shape: type[S], raw: Mapping[str, Any], where: str) -> S:
@@ -152,7 +163,7 @@ def _hex_file(config: Path, name: str, value: str) -> str:
     path = config.parent / value
     try:
         text = path.read_text(encoding="ascii").strip()
-        bytes.fromhex(text)
+        bytes.fromhex(text.replace(f"{PUBLIC} ", "") if name == "key" else text)
     except OSError as error:
         raise BadInput(f"{config}: {name} file {path} cannot be read: {error.strerror}") from None
     except ValueError:

@@ -100,8 +100,7 @@ def _open(config: CellConfig, stopping: threading.Event) -> Cell | None:
 def _renew(cell: Cell, reread: Callable[[], CellConfig]) -> None:
     try:
         config = reread()
-        seed, *former = keys(config)
-        cell.identity.renew(seed, bytes.fromhex(config.certificate), former)
+        cell.identity.renew(keys(config), bytes.fromhex(config.certificate))
     except BadInput as error:
         log.error("%s: goes on with the key it has: %s", cell.name, error)
     else:

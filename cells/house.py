@@ -26,6 +26,7 @@ from cells.model import CellState
 from cells.names import NEVER, CellName, Instant
 from cells.node import Bell, Node, NodeSettings
 from cells.ports import Clock, NewId, Role, Unit
+from cells.resealing import Resealing
 from cells.rows import EdgeRow
 from cells.store import AnyStore, open_store
 
@@ -192,6 +193,7 @@ class House:
                 per_lane=config.per_lane,
             ),
             workers=self.workers(config),
+            resealing=Resealing(store=store, identity=who, rows=kind.rows, random_bytes=self.random_bytes),
         )
         cell = Cell(config=config, identity=who, store=store, role=role, node=node)
         if config.listen:

@@ -7,7 +7,7 @@ signature or a certificate that does not hold, naming what was wrong.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,6 +28,9 @@ _PACKET = b"celltree packet 1\0"
 _CELL_RECORD = b"celltree cell record 1\0"
 _PROOF = b"celltree proof 1\0"
 _WITHDRAWN = b"celltree withdrawn certificates 1\0"
+_SEALED = b"celltree sealed"
+_KEPT = b"celltree kept"
+_MARK_LENGTH = 8
 _CACHED_CERTIFICATES = 10_000
 _CACHED_WORDS = 1000
 
@@ -149,29 +152,40 @@ class Trust:
         return record
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """The keys of one cell. `seed`: of the key it signs with. `former`: seeds of keys it had before, which open what
+    was sealed with them. `public`: public keys of those it had before that; they tell what it has signed itself, and
+    open nothing."""
+
+    seed: bytes = field(repr=False)
+    former: tuple[bytes, ...] = field(default=(), repr=False)
+    public: tuple[bytes, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What a cell has of its own at one time. The newest key signs; what was sealed with a former one still opens."""
+    """What a cell has of its own at one time. The newest key signs; what was sealed with a former one still opens.
+    `openers` and `boxes` are by the mark that what they open begins with, the newest key's first."""
 
     key: SigningKey
     certificate: bytes
     says: Certificate
     provers: tuple[VerifyKey, ...]
-    openers: tuple[SealedBox[PrivateKey], ...]
-    boxes: tuple[SecretBox, ...]
+    openers: Mapping[bytes, SealedBox[PrivateKey]]
+    boxes: Mapping[bytes, SecretBox]
 
 
 class Identity:
-    """A cell's own key, with its certificate. `former`: seeds of keys it had before, which open what was sealed for
-    them. Safe from any thread, also while it is renewed."""
+    """A cell's own key, with its certificate. Safe from any thread, also while it is renewed."""
 
-    def __init__(self, seed: bytes, certificate: bytes, trust: Trust, former: Sequence[bytes] = ()) -> None:
+    def __init__(self, keys: "Keys", certificate: bytes, trust: Trust) -> None:
         self.trust = trust
-        self._held = _hold(seed, certificate, trust, former)
+        self._held = _hold(keys, certificate, trust)
 
-    def renew(self, seed: bytes, certificate: bytes, former: Sequence[bytes] = ()) -> None:
+    def renew(self, keys: "Keys", certificate: bytes) -> None:
         """Sign with another key from now on; BadInput when it is not one of this cell."""
-        held = _hold(seed, certificate, self.trust, former)
+        held = _hold(keys, certificate, self.trust)
         if (held.says.name, held.says.uuid, held.says.role) != (self.says.name, self.says.uuid, self.says.role):
             raise BadInput(f"the new certificate is of another cell: {held.says.name!r}, this one is {self.name!r}")
         self._held = held
@@ -222,48 +236,74 @@ class Identity:
                 return True
         return False
 
+    @property
+    def former_keeps(self) -> tuple[bytes, ...]:
+        """What `keep` put before a secret with each of the keys this cell had before."""
+        return tuple(self._held.boxes)[1:]
+
+    @property
+    def former_marks(self) -> tuple[bytes, ...]:
+        """What everything begins with that only a key opens which this cell had before."""
+        return (*self.former_keeps, *tuple(self._held.openers)[1:])
+
     def unseal(self, box: bytes) -> bytes:
         """Open what others sealed for us."""
-        for opener in self._held.openers:
-            with suppress(CryptoError):
-                return opener.decrypt(box)
+        opener = self._held.openers.get(box[:_MARK_LENGTH])
+        with suppress(CryptoError):
+            if opener is not None:
+                return opener.decrypt(box[_MARK_LENGTH:])
         raise BadInput("a sealed value was not sealed for this cell, or was changed")
 
     def keep(self, secret: bytes, random_bytes: Callable[[int], bytes]) -> bytes:
         """A secret as it may lie in our own database."""
-        return bytes(self._held.boxes[0].encrypt(secret, random_bytes(SecretBox.NONCE_SIZE)))
+        mark, own = next(iter(self._held.boxes.items()))
+        return mark + bytes(own.encrypt(secret, random_bytes(SecretBox.NONCE_SIZE)))
 
     def kept(self, box: bytes) -> bytes:
         """Open what `keep` gave."""
-        for own in self._held.boxes:
-            with suppress(CryptoError):
-                return own.decrypt(box)
+        own = self._held.boxes.get(box[:_MARK_LENGTH])
+        with suppress(CryptoError):
+            if own is not None:
+                return own.decrypt(box[_MARK_LENGTH:])
         raise BadInput(
             "a kept secret cannot be opened with this cell's key; was the key file replaced? register it again"
         )
 
 
-def _hold(seed: bytes, certificate: bytes, trust: Trust, former: Sequence[bytes]) -> _Held:
-    key, says = SigningKey(seed), trust.certificate(certificate)
+def _hold(keys: Keys, certificate: bytes, trust: Trust) -> _Held:
+    key, says = SigningKey(keys.seed), trust.certificate(certificate)
     if says.key != bytes(key.verify_key):
         raise BadInput(f"the private key does not belong to the certificate of {says.name!r}")
-    seeds = (seed, *former)
+    pairs = [key, *(SigningKey(seed) for seed in keys.former)]
     return _Held(
         key=key,
         certificate=certificate,
         says=says,
-        provers=tuple(SigningKey(each).verify_key for each in seeds),
-        openers=tuple(SealedBox(SigningKey(each).to_curve25519_private_key()) for each in seeds),
-        boxes=tuple(
-            SecretBox(hashlib.blake2b(each, digest_size=32, person=b"celltree own box").digest()) for each in seeds
-        ),
+        provers=(*(pair.verify_key for pair in pairs), *(VerifyKey(public) for public in keys.public)),
+        openers={_mark(_SEALED, bytes(pair.verify_key)): SealedBox(pair.to_curve25519_private_key()) for pair in pairs},
+        boxes={
+            _mark(_KEPT, bytes(pair.verify_key)): SecretBox(
+                hashlib.blake2b(bytes(pair), digest_size=32, person=b"celltree own box").digest()
+            )
+            for pair in pairs
+        },
     )
+
+
+def _mark(kind: bytes, public: bytes) -> bytes:
+    """Says which key opens what follows, so that nothing has to be opened to find out."""
+    return hashlib.blake2b(public, digest_size=_MARK_LENGTH, person=kind).digest()
+
+
+def public_of(seed: bytes) -> bytes:
+    """The public key that belongs to a private one."""
+    return bytes(SigningKey(seed).verify_key)
 
 
 def new_key(random_bytes: Callable[[int], bytes]) -> tuple[bytes, bytes]:
     """A fresh (private seed, public key)."""
     seed = random_bytes(32)
-    return seed, bytes(SigningKey(seed).verify_key)
+    return seed, public_of(seed)
 
 
 def fingerprint(key: bytes) -> str:
@@ -273,7 +313,7 @@ def fingerprint(key: bytes) -> str:
 
 def seal(secret: bytes, key: bytes) -> bytes:
     """A secret that only the cell with this public key can open."""
-    return bytes(SealedBox(VerifyKey(key).to_curve25519_public_key()).encrypt(secret))
+    return _mark(_SEALED, key) + bytes(SealedBox(VerifyKey(key).to_curve25519_public_key()).encrypt(secret))
 
 
 def _digest(origin: CellName, destination: CellName, serial: int, records: tuple[bytes, ...]) -> bytes:

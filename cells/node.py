@@ -22,9 +22,10 @@ from cells.jobs import Jobs, Workers
 from cells.leases import RENEW, Shards
 from cells.messages import Ack, Direction, Expired, JobEnded, NotForwarded, Tick
 from cells.names import SECOND, CellName, Instant
-from cells.ports import Broker, Clock, Delivery, Link, NewId, Role, Store, Where
+from cells.ports import Broker, Clock, Delivery, NewId, Role, Store, Where
 from cells.pump import Pending, Pump
 from cells.record import Packet, Received, Record
+from cells.resealing import Resealing
 from cells.rows import CounterRow, EdgeRow, JobRow, OutboxRow, WakeRow
 from cells.unsent import Unsent, Waiting
 
@@ -79,6 +80,7 @@ class Node:
         settings: NodeSettings,
         open_url: Callable[[bytes], str] | None = None,
         workers: Workers | None = None,
+        resealing: Resealing | None = None,
     ) -> None:
         self.name: CellName = identity.name
         self.store = store
@@ -92,6 +94,7 @@ class Node:
         self._clock = clock
         self._new_id = new_id
         self._open_url = open_url or (lambda box: identity.kept(box).decode())
+        self._resealing = resealing
         self._inbox = broker.inbox()
         self._shards = Shards(store, settings.daemon, lambda: fingerprint(identity.says.key))
         self.jobs = Jobs(
@@ -104,7 +107,7 @@ class Node:
             per_lane=settings.per_lane,
             workers=workers,
         )
-        self._links: dict[CellName, bytes] = {}
+        self._links: dict[CellName, tuple[bytes, str]] = {}
         self._callers = Callers()
         self._unsent = Unsent()
         self._intake = Intake(
@@ -448,6 +451,7 @@ class Node:
                     self._next_roll = now + ROLL
                     self.store.roll(now)
                 self._tell_withdrawn(now)
+                self._seal_anew(now)
                 self._tell_self(Tick(taken_over=self._taken_over))
                 self._taken_over = False
 
@@ -476,16 +480,21 @@ class Node:
             self.deciding.role.load(unit, now)
             withdrawing.load(unit, self.identity)
         self._callers.take(edges.values(), now)
-        for name, box in list(self._links.items()):
-            if name not in edges or edges[name].url != box:
-                del self._links[name]
-                self._pump.part(name)
+        for name, (box, url) in list(self._links.items()):
+            if name in edges and edges[name].url == box:
+                continue
+            if name in edges and self._url(edges[name]) == url:
+                self._links[name] = edges[name].url, url  # the same, sealed anew
+                continue
+            del self._links[name]
+            self._pump.part(name)
         for name, edge in edges.items():
             if name in self._links:
                 continue
             try:
-                self._pump.join(name, self._link(edge))
-                self._links[name] = edge.url
+                url = self._open_url(edge.url)
+                self._pump.join(name, self._broker.link(name, url))
+                self._links[name] = edge.url, url
             except BadInput as error:
                 log.error("%s: edge to %s is not usable: %s", self.name, name, error)
 
@@ -496,6 +505,14 @@ class Node:
                 data = codec.pack_record(record)
                 self._pump.send(neighbour, record.id, data, record.deadline, now, straight=True)
 
+    def _seal_anew(self, now: Instant) -> None:
+        if self._resealing is None:
+            return
+        with suppress(Conflict):  # whoever won has changed these rows; the next tick looks at them again
+            count = self._resealing.turn(now)
+            if count:
+                log.info("%s: %d rows are sealed with the newest key now", self.name, count)
+
     def _look_again(self, now: Instant) -> None:
         """Someone unknown has brought something: perhaps over an edge that was saved since our last tick."""
         if now < self._next_look:
@@ -504,5 +521,7 @@ class Node:
         with suppress(Temporary):
             self._refresh(now)
 
-    def _link(self, edge: EdgeRow) -> Link:
-        return self._broker.link(edge.neighbour, self._open_url(edge.url))
+    def _url(self, edge: EdgeRow) -> str:
+        with suppress(BadInput):
+            return self._open_url(edge.url)
+        return ""

@@ -11,15 +11,16 @@
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cells.config import CellConfig, identity, keys, load
+from cells.config import CellConfig, identity, keys, load, write_keys
 from cells.errors import BadInput
-from cells.identity import RootKey, Trust, Withdrawn, new_key
+from cells.identity import Keys, RootKey, Trust, Withdrawn, new_key, public_of
 from cells.names import CellName, Instant, cell_name
 
 RandomBytes = Callable[[int], bytes]
@@ -126,7 +127,7 @@ class TreeFolder:
             **settings,
         }
         self.cells.mkdir(mode=0o700, exist_ok=True)
-        self._write_key(name, (seed,), certificate)
+        self._write_key(name, Keys(seed=seed), certificate)
         _write(self.config_file(name), yaml.safe_dump(raw, sort_keys=False))
         return self.config(name)
 
@@ -137,11 +138,24 @@ class TreeFolder:
         says = identity(config).says
         seed, public = new_key(random_bytes)
         certificate = self.root_key().certify(name, says.uuid, says.role, public, max(now, says.issued + 1))
-        self._write_key(name, (seed, *keys(config)), certificate)
+        held = keys(config)
+        self._write_key(name, replace(held, seed=seed, former=(held.seed, *held.former)), certificate)
         return self.config(name)
 
-    def _write_key(self, name: CellName, seeds: Sequence[bytes], certificate: bytes) -> None:
-        _write(self.cells / f"{name}.key", "\n".join(seed.hex() for seed in seeds))
+    def forget_former_keys(self, name: CellName) -> int:
+        """Take the keys that a cell had before out of its key file; how many there were. Their public halves stay: they
+        tell what the cell has signed itself, should it be put back to a backup."""
+        config = self.config(name)
+        held = keys(config)
+        gone = tuple(public_of(seed) for seed in held.former)
+        self._write_key(name, Keys(seed=held.seed, public=(*gone, *held.public)), bytes.fromhex(config.certificate))
+        return len(gone)
+
+    def key_file(self, name: CellName) -> Path:
+        return self.cells / f"{name}.key"
+
+    def _write_key(self, name: CellName, held: Keys, certificate: bytes) -> None:
+        _write(self.key_file(name), write_keys(held))
         _write(self.cells / f"{name}.certificate", certificate.hex(), mode=0o644)
 
     def _issue_at(self, name: CellName, now: Instant) -> Instant:

@@ -13,6 +13,8 @@ from cells.ports import Store
 from compute_cell.rows import PoolRow
 from xenapi_host.session import Access, Session, connect
 
+_LIGHT = "light:"
+
 
 class Pools:
     """The open sessions by pool name."""
@@ -24,7 +26,7 @@ class Pools:
         self._identity = identity
         self._faces = faces or {}
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[PoolRow, Session]] = {}
+        self._open: dict[str, tuple[PoolRow, Access, Session]] = {}
 
     def session(self, pool: str) -> Session:
         """The session of a pool; a new one when its address or password was changed. Permanent when it is not known."""
@@ -34,13 +36,16 @@ class Pools:
             raise Permanent(f"pool {pool!r} is not registered in this cell; see `celltree host register`")
         with self._lock:
             known = self._open.get(pool)
+            if known is not None and known[0].secret == row.secret and known[1] == _access(row, known[1].password):
+                return known[2]
+            access = _access(row, self._password(row))
             if known is not None:
-                before, session = known
-                if (before.url, before.user, before.secret) == (row.url, row.user, row.secret):
-                    return session
-                session.close()
-            session = self._connect(row)
-            self._open[pool] = (row, session)
+                if known[1] == access:  # the same password, sealed anew
+                    self._open[pool] = (row, access, known[2])
+                    return known[2]
+                known[2].close()
+            session = self._connect(access)
+            self._open[pool] = (row, access, session)
             return session
 
     def names(self) -> tuple[str, ...]:
@@ -51,15 +56,21 @@ class Pools:
     def close(self) -> None:
         """Log out everywhere."""
         with self._lock:
-            for _, session in self._open.values():
+            for _, _, session in self._open.values():
                 session.close()
             self._open.clear()
 
-    def _connect(self, row: PoolRow) -> Session:
-        if row.url.startswith("light:"):
-            name = row.url.removeprefix("light:")
-            if name not in self._faces:
-                raise Permanent(f"light hosts {name!r} are not in this process")
-            return self._faces[name]()
-        password = self._identity.kept(row.secret).decode()
-        return connect(Access(url=row.url, user=row.user, password=password, fingerprint=row.fingerprint))
+    def _password(self, row: PoolRow) -> str:
+        return "" if row.url.startswith(_LIGHT) else self._identity.kept(row.secret).decode()
+
+    def _connect(self, access: Access) -> Session:
+        if not access.url.startswith(_LIGHT):
+            return connect(access)
+        name = access.url.removeprefix(_LIGHT)
+        if name not in self._faces:
+            raise Permanent(f"light hosts {name!r} are not in this process")
+        return self._faces[name]()
+
+
+def _access(row: PoolRow, password: str) -> Access:
+    return Access(url=row.url, user=row.user, password=password, fingerprint=row.fingerprint)

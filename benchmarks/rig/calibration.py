@@ -11,7 +11,7 @@ from benchmarks.rig.cells import Tree
 from benchmarks.rig.load import latencies
 from cells.broker import open_broker
 from cells.house import House, system_clock
-from cells.identity import Identity, RootKey, Trust, new_key
+from cells.identity import Identity, Keys, RootKey, Trust, new_key
 from cells.rows import InboxRow
 from cells.store.sql import SqlStore
 
@@ -33,7 +33,7 @@ def signatures(count: int = 200) -> float:
     root = RootKey(os.urandom(32))
     seed, public = new_key(os.urandom)
     certificate = root.certify("calibration", bytes(16), "api", public, system_clock())
-    who = Identity(seed, certificate, Trust(root.public))
+    who = Identity(Keys(seed=seed), certificate, Trust(root.public))
 
     def once() -> None:
         who.trust.packet(who.packet("leaf", 1, 1, (_MESSAGE,), 1))

@@ -259,23 +259,28 @@ class CellDetach(Command):
 
 
 class CellRotate(Command):
-    """Give a cell a new key and certificate. Both the old and the new one count until --finish."""
+    """Give a cell a new key and certificate. Both the old and the new ones count until --finish, which says what still
+    needs the old ones."""
 
     def options(self, parser: argparse.ArgumentParser) -> None:
         add_tree(parser)
         parser.add_argument("name")
-        parser.add_argument("--finish", action="store_true", help="the old ones count no longer: all daemons have new")
+        parser.add_argument("--finish", action="store_true", help="the old ones count no longer and leave the key file")
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         folder, name = tree_of(parsed_args), parsed_args.name
         if parsed_args.finish:
             untold = certifying.finish_rotation(folder, name, system_clock())
-            self.say(f"{name}: only its newest certificate counts{_untold(untold)}")
+            self.say(
+                f"{name}: only its newest certificate counts{_untold(untold)}. Its former keys are out of "
+                f"{folder.key_file(name)}: bring that file to its machines, where it replaces the one with the former "
+                "keys, and send its daemons SIGHUP"
+            )
             return
         key = fingerprint(identity(certifying.rotate(folder, name, os.urandom, system_clock())).says.key)
         self.say(
-            f"{name} has the new key {key}: bring {folder.cells / name}.key and .certificate to its machines, send its "
-            f"daemons SIGHUP, then: celltree cell rotate {name} --finish"
+            f"{name} has the new key {key}: bring {folder.key_file(name)} and .certificate to its machines, send its "
+            f"daemons (and REST servers beside them) SIGHUP, then: celltree cell rotate {name} --finish"
         )
 
 

@@ -21,7 +21,7 @@ from cells.broker.amqp.wake import Wake
 from cells.broker.limits import INBOX
 from cells.certificates import Authority
 from cells.codec import pack_bundle, pack_record
-from cells.config import identity
+from cells.config import identity, keys
 from cells.errors import BadInput, CelltreeError, Temporary
 from cells.house import system_clock
 from cells.lab.papers import PaperMill, Papers
@@ -232,6 +232,9 @@ def test_keys_are_rotated_under_traffic_and_nothing_restarts_or_is_refused(lab: 
         trust.take_withdrawn(lab.lab.tree.withdrawn()[1])
         with pytest.raises(BadInput, match="was withdrawn"):
             trust.certificate(old.certificate)
+        held = keys(lab.lab.tree.config(cell))
+        assert (held.former, held.public) == ((), (old.says.key,))
+        os.kill(pid, signal.SIGHUP)  # from now on it has the newest key only
     servers.append(lab.build("east", "last"))
     for server in servers:
         assert lab.wait_status("east", server, "ACTIVE", "ERROR")["status"] == "ACTIVE"

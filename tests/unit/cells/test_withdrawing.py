@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from cells.codec import pack_bundle, pack_record
+from cells.config import keys
 from cells.errors import BadInput
-from cells.identity import Trust, Withdrawn, fingerprint, new_key, seal
+from cells.identity import Keys, Trust, Withdrawn, fingerprint, new_key, seal
 from cells.messages import CertificatesWithdrawn, StopServer
 from cells.names import NEVER, Instant
 from cells.record import Hop, Record
@@ -47,7 +48,7 @@ def test_key_is_renewed_under_traffic_and_the_old_one_refused_when_it_is_withdra
         servers += [tree.build("east", f"before-{name}")]
         tree["leaf"].node.step()
         private, certificate = renewed(tree, name, name)
-        tree[name].identity.renew(private, certificate, [bytes.fromhex(tree[name].config.key)])
+        tree[name].identity.renew(Keys(seed=private, former=(keys(tree[name].config).seed,)), certificate)
         servers += [tree.build("east", f"after-{name}")]
     tree.run(10)
     assert all(tree.instance("leaf", server).state.vm_state == "active" for server in servers)
@@ -131,7 +132,7 @@ def test_identity_takes_no_key_of_another_cell(tree: Tree) -> None:
     who = tree["leaf"].identity
     before = who.says
     with pytest.raises(BadInput, match="of another cell"):
-        who.renew(private, certificate)
+        who.renew(Keys(seed=private), certificate)
     with pytest.raises(BadInput, match="does not belong"):
-        who.renew(bytes(32), renewed(tree, "leaf")[1])
+        who.renew(Keys(seed=bytes(32)), renewed(tree, "leaf")[1])
     assert who.says == before

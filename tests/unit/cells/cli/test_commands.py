@@ -11,6 +11,7 @@ import yaml
 from cells.cli.exports import export_lines
 from cells.cli.main import main
 from cells.config import load
+from cells.house import House
 from cells.record import NO_SERVER
 from cells.registering import open_store
 from cells.rows import MACHINERY, ParkedRow, StoryRow
@@ -158,9 +159,17 @@ def test_a_key_is_rotated_and_a_cell_removed(celltree, tree):
     status, out, err = celltree("cell", "rotate", "dfw-1", "--tree", tree)
     assert (status, err) == (0, "")
     assert "dfw-1 has the new key" in out
-    assert celltree("cell", "rotate", "dfw-1", "--finish", "--tree", tree)[1] == (
-        "dfw-1: only its newest certificate counts\n"
+    status, _, err = celltree("cell", "rotate", "dfw-1", "--finish", "--tree", tree)
+    assert (status, "dfw-1 still needs its former keys" in err, "1 rows of edges" in err) == (1, True, True)
+    house = House()
+    house.open(load(tree / "cells" / "dfw-1.yaml")).node.step()
+    house.close()
+    status, out, err = celltree("cell", "rotate", "dfw-1", "--finish", "--tree", tree)
+    assert (status, err) == (0, "")
+    assert out.startswith(
+        f"dfw-1: only its newest certificate counts. Its former keys are out of {tree}/cells/dfw-1.key:"
     )
+    assert [len(line) for line in (tree / "cells" / "dfw-1.key").read_text().splitlines()] == [64, len("public ") + 64]
     status, _, err = celltree("cell", "remove", "dfw-1", "--tree", tree)
     assert (status, "still has edges to dfw" in err) == (1, True)
     status, out, err = celltree("cell", "remove", "dfw-1", "--force", "--tree", tree)
