@@ -133,3 +133,52 @@ def test_many_connections_at_once_get_their_own_answers(pool, session):
     for thread in threads:
         thread.join(60)
     assert wrong == []
+
+
+_DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc": "2.0", "method": "pool.get_all", "id": 1, "params": ' + _DEEP + b"}",
+        b'{"jsonrpc": "2.0", "method": "\\ud800", "id": 1, "params": ["x"]}',
+        b'{"jsonrpc": "2.0", "method": "VM.get_by_name_label", "id": 1, "params": ["x", "\\udc00"]}',
+        b'{"jsonrpc": "2.0", "method": 5, "id": 1, "params": []}',
+    ],
+    ids=["too deep", "half a character as a method", "half a character", "a number as a method"],
+)
+def test_json_that_no_answer_could_hold_gets_an_error_page(pool, session, body):
+    head = f"POST /jsonrpc HTTP/1.1\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    assert exchange(pool, head + body).startswith(b"HTTP/1.1 500")
+    assert session.xenapi.host.get_all()
+
+
+def xml_call(pool, method, *values, after=""):
+    params = "".join(f"<param><value>{value}</value></param>" for value in values)
+    call = f"<methodCall><methodName>{method}</methodName><params>{params}</params></methodCall>{after}"
+    connection = http.client.HTTPConnection("127.0.0.1", pool.server.port, timeout=30)
+    connection.request("POST", "/", call.encode())
+    answer = connection.getresponse().read().decode()
+    connection.close()
+    return answer
+
+
+def test_a_boolean_of_xml_is_true_where_it_says_1_and_else_false(pool, session):
+    vm = session.xenapi.VM.create(a_vm())
+    for text, value in (("1", True), ("true", False), ("0", False)):
+        answer = xml_call(pool, "VM.set_ha_always_run", session.handle, vm, f"<boolean>{text}</boolean>")
+        assert "Success" in answer
+        assert session.xenapi.VM.get_ha_always_run(vm) is value
+
+
+def test_what_follows_a_call_is_left(pool, session):
+    assert "Success" in xml_call(pool, "pool.get_all", session.handle, after="\n<more>")
+
+
+def test_a_value_in_thousands_of_arrays_is_refused_in_few_words(pool, session):
+    value = "<array><data><value>" * 3000 + "</value></data></array>" * 3000
+    answer = xml_call(pool, "VM.set_name_label", session.handle, "x", value)
+    assert "INTERNAL_ERROR" in answer
+    assert "Expected string, got &apos;[[" in answer or "Expected string, got '[[" in answer
+    assert len(answer) < 2000

@@ -53,7 +53,7 @@ class Request:
     @property
     def length(self) -> int | None:
         text = self.headers.get("content-length", "")
-        return int(text) if text.isdigit() else None
+        return int(text) if text.isascii() and text.isdigit() else None
 
     def parameter(self, name: str, default: str = "") -> str:
         """From the query, or else from a cookie: XAPI's handlers take both."""

@@ -23,7 +23,9 @@ class Request:
     def __init__(self, body: bytes) -> None:
         try:
             given = json.loads(body)
-        except ValueError:
+            if b"\\u" in body:  # half of a surrogate pair is no character, and could not be answered with
+                json.dumps(given, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
             text = body.decode(errors="replace")
             raise Malformed(f"Yojson.Json_error(\"Line 1, bytes 0-{len(body)}:\\nInvalid token '{text}'\")") from None
         if not isinstance(given, dict):
@@ -37,12 +39,14 @@ class Request:
             raise _malformed("Required field params is missing")
         if given.get("id") is None:
             raise _malformed("Invalid field 'id' in request body")
+        if type(given["method"]) is not str:
+            raise _malformed("Invalid field 'method' in request body")
         params = given["params"]
         if isinstance(params, dict) and self.second:
             params = [params]
         if not isinstance(params, list):
             raise _malformed("Invalid field 'params' in request body")
-        self.method = str(given["method"])
+        self.method = given["method"]
         self.params: list[Any] = params
         self.identity = given["id"]
 

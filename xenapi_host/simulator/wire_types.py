@@ -18,13 +18,16 @@ Coercion = Callable[[Value], Value]
 
 EPOCH_TEXT = "19700101T00:00:00Z"
 _DATE = re.compile(r"\d{4}-?\d\d-?\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?\Z")
+_DEEPEST = 100
 _INT64 = range(-(2**63), 2**63)
 _INTEGER = re.compile(r"(?P<sign>[-+]?)(?P<base>0[xXoObBuU])?(?P<digits>[0-9a-fA-F][0-9a-fA-F_]*)\Z")
 _BASES = {"": 10, "0x": 16, "0o": 8, "0b": 2, "0u": 10}
 
 
-def shown(value: Value) -> str:
-    """A value as XAPI's marshaller prints it in a refusal."""
+def shown(value: Value, depth: int = 0) -> str:
+    """A value as XAPI's marshaller prints it in a refusal; to a depth that no client means."""
+    if depth > _DEEPEST:
+        return "..."
     if isinstance(value, bool):
         return f"B({str(value).lower()})"
     if isinstance(value, int):
@@ -32,9 +35,9 @@ def shown(value: Value) -> str:
     if isinstance(value, float):
         return f"F({value:g})"
     if isinstance(value, list):
-        return "[" + ";".join(shown(v) for v in value) + "]"
+        return "[" + ";".join(shown(v, depth + 1) for v in value) + "]"
     if isinstance(value, dict):
-        return "{" + ";".join(f"{k}:{shown(v)}" for k, v in value.items()) + "}"
+        return "{" + ";".join(f"{k}:{shown(v, depth + 1)}" for k, v in value.items()) + "}"
     if value is None:
         return "N"
     if isinstance(value, DateTime):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 from xml.parsers.expat import ExpatError
-from xmlrpc.client import DateTime, Fault, ResponseError, loads
+from xmlrpc.client import DateTime, ExpatParser, Fault, ResponseError, Unmarshaller, loads
 
 from xenapi_host.simulator.failure import Failure
 
@@ -69,6 +69,26 @@ def failure(failed: Failure) -> bytes:
     return f"{_HEAD}{answer}{_FOOT}".encode()
 
 
+def _boolean(values: Unmarshaller, data: str) -> None:
+    """XAPI reads 1 as true and whatever else as false."""
+    values.append(data == "1")
+    values._value = False
+
+
+class _Values(Unmarshaller):
+    dispatch = {**Unmarshaller.dispatch, "boolean": _boolean}
+
+
+def _read(document: str) -> tuple[tuple[Any, ...], str | None]:
+    """The first document there is, as XAPI reads it: what follows is left."""
+    first, end, _ = document.partition("</methodCall>")
+    values = _Values()
+    parser = ExpatParser(values)
+    parser.feed(first + end)
+    parser.close()
+    return values.close(), values.getmethodname()
+
+
 def method_call(body: bytes) -> tuple[str, list[Any]]:
     """The method and its parameters, or Malformed."""
     if b"<params" not in body:
@@ -76,7 +96,7 @@ def method_call(body: bytes) -> tuple[str, list[Any]]:
     if any(mark in body[:4096] for mark in _REFUSED):
         raise Malformed("a document type is not accepted")
     try:
-        params, name = loads(body.decode())
+        params, name = _read(body.decode())
     except (ResponseError, Fault, ExpatError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise Malformed(str(error)) from error
     if not isinstance(name, str):
