@@ -9,7 +9,7 @@ from xmlrpc.client import DateTime, ServerProxy
 
 import pytest
 
-from tests.xenserver.simulated import a_disk, a_pool, a_vbd, a_vif, a_vm, logged_in
+from tests.xenserver.simulated import a_disk, a_pool, a_vbd, a_vif, a_vm, failure_of, logged_in
 from xenapi_host.simulator.model import model
 
 MIB = 2**20
@@ -368,3 +368,22 @@ def test_vagrant_finds_the_network_between_guests_and_their_host(session):
         if network["other_config"].get("is_host_internal_management_network")
     ]
     assert session.xenapi.network.get_bridge(ref) == "xenapi"
+
+
+@pytest.mark.parametrize("shared", [{}, {"assume_network_is_shared": "true"}])
+def test_nova_moves_a_vm_whose_network_has_no_interfaces_where_it_says_that_it_is_everywhere(session, shared):
+    api = session.xenapi
+    here, there = api.host.get_all()
+    made = api.network.create({"name_label": "interim", "name_description": "", "other_config": shared})
+    vm = api.VM.create(a_vm(name_label="moving"))
+    api.VIF.create(a_vif(vm, made))
+    api.VM.start_on(vm, here, False, False)
+    if shared:
+        api.VM.pool_migrate(vm, there, {"live": "true"})
+        assert api.VM.get_resident_on(vm) == there
+    else:
+        told = failure_of(api.VM.pool_migrate, vm, there, {"live": "true"})
+        assert told == ["VM_REQUIRES_NETWORK", vm, made]
+    api.VM.hard_shutdown(vm)
+    api.VM.destroy(vm)
+    api.network.destroy(made)

@@ -22,12 +22,16 @@ def reaches_sr(engine: Engine, host: Row, sr: str) -> bool:
 
 
 def reaches_network(engine: Engine, host: Row, network: Row) -> bool:
-    """A network with physical interfaces must have one here; an internal one in use is tied to its host."""
+    """A network with physical interfaces must have one here; an internal one in use is tied to its host, unless it is
+    said to be everywhere or is not XAPI's to manage."""
     db = engine.db
     if network["PIFs"]:
         return any(db.rows[p]["host"] == host.ref for p in network["PIFs"])
-    users = {db.rows[db.rows[v]["VM"]]["resident_on"] for v in network["VIFs"] if db.rows[v]["currently_attached"]}
-    return not users or host.ref in users
+    if network["other_config"].get("assume_network_is_shared") == "true" or not network["managed"]:
+        return True
+    users = [db.rows[db.rows[vif]["VM"]] for vif in network["VIFs"]]
+    hosts = {vm["resident_on"] for vm in users if vm["power_state"] == "Running"}
+    return not hosts or host.ref in hosts
 
 
 def missing(engine: Engine, vm: Row, host: Row) -> Failure | None:
