@@ -172,3 +172,23 @@ def test_a_pool_opened_again_has_its_disks_and_running_vms(tmp_path):
         assert house.read(disk)[:4] == b"kept"
         house.api.VM.hard_reboot(vm)
         assert int(house.api.VM.get_domid(vm)) > int(before["domid"])
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/{outside}", "..", ".", "a/b", "\u0000", "x" * 300])
+def test_a_name_that_a_client_chooses_leads_to_no_file_but_ours(tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("kept")
+    name = name.format(outside=outside)
+    with a_pool(tmp_path / "pool") as pool, logged_in(pool) as session:
+
+        def call(method, *params):  # a NUL comes by JSON only
+            return pool.engine.call(method, [session.handle, *params])
+
+        told = failure_of(call, "SR.introduce", name, "sr", "", "ext", "user", False, {})
+        assert told == ["UUID_INVALID", "SR", name]
+        sr = session.xenapi.SR.get_by_name_label("Local storage")[0]
+        told = failure_of(call, "VDI.introduce", name, "", "", sr, "user", False, False, {}, name, {}, {})
+        assert told[0] == "SR_BACKEND_FAILURE_46"
+    assert (outside / "precious").read_text() == "kept"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["outside", "pool"]

@@ -51,6 +51,8 @@ class Source:
 
 def of_host(engine: Engine, host: Row) -> list[Source]:
     residents = [engine.db.rows[ref] for ref in host["resident_VMs"]]
+    pifs = [engine.db.rows[ref] for ref in host["PIFs"]]
+    cards = [pif["device"] for pif in pifs if pif["physical"]]
     running = [vm for vm in residents if vm["power_state"] == "Running"]
     total = engine.db.get("host_metrics", host["metrics"]).number("memory_total")
     return [
@@ -61,6 +63,11 @@ def of_host(engine: Engine, host: Row) -> list[Source]:
         *_processors("Physical cpu usage for cpu", int(host["cpu_info"].get("cpu_count", 0))),
         _source("cpu_avg", "Average physical cpu usage", "(fraction)", 0, maximum=1),
         _source("loadavg", "Domain0 loadavg", "(fraction)", 0),
+        *(
+            _source(f"pif_{card}_rx", f"Bytes per second received on physical interface {card}", "B/s", 0)
+            for card in cards
+        ),
+        *(_source(f"pif_{card}_tx", f"Bytes per second sent on physical interface {card}", "B/s", 0) for card in cards),
     ]
 
 

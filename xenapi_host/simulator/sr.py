@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from xenapi_host.simulator import chains, collector
@@ -13,6 +14,7 @@ from xenapi_host.simulator.failure import Failure
 from xenapi_host.simulator.implicit import computed, construct
 from xenapi_host.simulator.model import model
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 DEFAULT_SIZE = 2_000_000_000_000
 
 # Per SR type: the operations its driver can do, besides those of every SR.
@@ -143,6 +145,8 @@ def introduce(
     sm_config: dict[str, str] | None = None,
 ) -> str:
     _driver(kind)
+    if uuid and _UUID.fullmatch(uuid) is None:  # it names a folder
+        raise Failure("UUID_INVALID", "SR", uuid)
     if call.db.by_uuid("SR", uuid) is not None:
         raise Failure("SR_UUID_EXISTS", uuid)
     fields = {"name_label": name_label, "name_description": name_description, "type": kind, "shared": shared}

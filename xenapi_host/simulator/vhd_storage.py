@@ -6,6 +6,7 @@ The folder is what dom0 sees under /var/run/sr-mount, so files that plugins put 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -14,6 +15,14 @@ from xenapi_host import vhd
 from xenapi_host.simulator.storage import BLOCK, Disk, NoRoom, Report, Space, unheard
 
 _KNOWN = 4096
+_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}")
+
+
+def _plain(name: str) -> str:
+    """A name that a client may have chosen must not lead out of our folder."""
+    if _NAME.fullmatch(name) is None:
+        raise KeyError(name)
+    return name
 
 
 class VhdStorage:
@@ -28,10 +37,10 @@ class VhdStorage:
         self._guard = threading.Lock()
 
     def folder(self, sr: str) -> Path:
-        return self.root / sr
+        return self.root / _plain(sr)
 
     def path(self, sr: str, uuid: str) -> Path:
-        return self.root / sr / f"{uuid}.vhd"
+        return self.folder(sr) / f"{_plain(uuid)}.vhd"
 
     def open(self, sr: str, total: int) -> None:
         self.folder(sr).mkdir(exist_ok=True)
