@@ -241,11 +241,21 @@ def recalled(here: Here, view: View, received: Received, body: RecallServer, now
     if row.phase is Phase.FAILED and body.on_host:
         # It was built after our backup and the leaf's; its tenant has been told that it failed.
         return Decision(send=(here.record(leaf, Discard(attempt=body.attempt), row),))
-    if row.phase is Phase.INQUIRING or body.attempt > row.attempt:
+    if body.on_host and row.phase is Phase.INQUIRING:
+        return _adopted(here, row, received, body.attempt, now)
+    if row.phase is Phase.INQUIRING or (body.attempt > row.attempt and not body.on_host):
         return inquire(here, received)
     if row.leaf != leaf or (body.attempt and body.attempt != row.attempt):
         return Decision(send=(here.record(leaf, Discard(attempt=body.attempt), row),) if body.attempt else ())
     return told(here, row, now)
+
+
+def _adopted(here: Here, row: ServerRow, received: Received, attempt: int, now: Instant) -> Decision:
+    """It was granted to this leaf after our backup and its own, so there is no proof; but it has the VM, and a second
+    one must not be."""
+    there = replace(row, phase=Phase.GRANTED, leaf=received.record.origin, attempt=attempt, told=(), heard=now)
+    story = here.story(there, now, "found", f"{there.leaf} has its VM: attempt {attempt}", received)
+    return Decision(save=(saved(there, now), story)) + told(here, there, now)
 
 
 def refused(here: Here, market: Market, view: View, received: Received, body: Refused, now: Instant) -> Decision:

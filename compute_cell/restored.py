@@ -7,7 +7,7 @@ digests are compared. Each is made good by what its owner knows and what is so o
 Until every owner agrees with it, the leaf takes no builds and begins no commands: it does not know what room it has.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cells.codec import pack, unpack
@@ -304,10 +304,17 @@ def _named(view: View, name: str) -> HostRow | None:
 # --- an owner that was put back ---
 
 
-def held(here: Here, view: View, received: Received, now: Instant) -> Decision:
-    """Tell an owner that has lost a server, or its place, what is here of it: with its own proof of having asked."""
+def held(here: Here, view: View, received: Received, forgotten: Mapping[bytes, int] | None, now: Instant) -> Decision:
+    """Tell an owner that has lost a server, or its place, what is here of it: with its own proof of having asked.
+    `forgotten`: attempts of servers on the hosts that may be in no row; None where that is not known yet, and then it
+    asks again."""
     record = received.record
     row = view.get(InstanceRow, record.server)
+    if row is None and forgotten is None:
+        return Decision(notes=("the hosts are looked at first",))
+    if row is None and forgotten is not None and record.server in forgotten:
+        here_it_is = RecallServer(attempt=forgotten[record.server], on_host=True)
+        return Decision(send=(here.record(record.origin, here_it_is, record),), notes=("not known, but on a host",))
     if row is not None and row.phase is Phase.UNDOING:
         return NOTHING  # it is asked again when the host is clean
     if row is None or row.owner != record.origin or (row.phase is Phase.GONE and not row.proof):

@@ -224,7 +224,9 @@ class ComputeRole:
             Ack: lambda view, received, body, now: reports.seen(view, body, received.record.origin),
             Compare: lambda view, received, body, now: reports.compare(here, view, received, body, now),
             RememberServer: lambda view, received, body, now: restored.remember(here, view, received, body, now),
-            InquireServer: lambda view, received, body, now: restored.held(here, view, received, now),
+            InquireServer: lambda view, received, body, now: restored.held(
+                here, view, received, self._forgotten(view), now
+            ),
             Agreed: lambda view, received, body, now: self._agreed(view, received, now),
             GoOn: lambda view, received, body, now: restored.go_on(here, view, received, now),
             HelloUp: lambda view, received, body, now: self._hello(view, received, body, now),
@@ -312,6 +314,16 @@ class ComputeRole:
         if said.whole and build.restoring(view) is None:
             decision += restored.unclaimed(self._here, view, said, self.neighbourhood.topology.api_cells())
         return decision
+
+    def _forgotten(self, view: View) -> Mapping[bytes, int] | None:
+        """Attempts, by server, of what is on the hosts and may be in no row. None: not all of them have been looked at.
+        Only what was put back to a backup can have forgotten anything."""
+        if _generation(view).epoch == 1:
+            return {}
+        looks = [self._watches.get(pool.name) for pool in view.all(PoolRow)]
+        if build.restoring(view) is not None or any(look is None or not look.token for look in looks):
+            return None
+        return {seen.server: seen.attempt for look in looks if look is not None for seen in look.seen.values()}
 
     def _agreed(self, view: View, received: Received, now: Instant) -> Decision:
         self._watches.clear()  # the next look is at everything, and at what belongs to nobody

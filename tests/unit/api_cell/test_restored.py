@@ -18,6 +18,7 @@ from cells.messages import (
     InstanceReport,
     Intent,
     RecallServer,
+    RememberServer,
     Tick,
 )
 from cells.model import Generation, InstanceState, PowerState, VmState
@@ -119,6 +120,17 @@ def test_vm_of_a_server_whose_build_has_failed_goes_when_its_leaf_knows_no_more_
     found = server.tell(RecallServer(attempt=2, on_host=True), origin=leaf)
     assert sent(found, Discard) == [Discard(attempt=2)]
     assert sent(server.tell(RecallServer(attempt=2), origin=leaf), InquireServer)
+
+
+def test_leaf_that_has_the_vm_keeps_it_though_both_databases_have_lost_the_grant(tree: Tree) -> None:
+    server = offered(tree)
+    leaf = server.row.leaf
+    rebuild(tree)
+    told = server.tell(RecallServer(attempt=3, on_host=True), origin=leaf)
+    assert (server.row.phase, server.row.leaf, server.row.attempt) == (Phase.GRANTED, leaf, 3)
+    assert [known.attempt for known in sent(told, RememberServer)] == [3]
+    stray = server.tell(RecallServer(attempt=4, on_host=True), origin=other(leaf))
+    assert sent(stray, Discard) == [Discard(attempt=4)]
 
 
 def test_server_asked_for_since_the_backup_is_made_anew_by_our_own_proof(tree: Tree) -> None:

@@ -14,6 +14,7 @@ from cells.messages import (
     BuildServer,
     Discard,
     Grant,
+    HeldServer,
     HelloDown,
     InquireServer,
     InstanceReport,
@@ -27,8 +28,8 @@ from cells.model import CellRecord, Generation, InstanceState, PowerState, VmSta
 from cells.rows import CounterRow, SettingRow
 from compute_cell.build import RESTORING
 from compute_cell.restored import FIND, UNDO
-from compute_cell.rows import HostRow, InstanceRow, Phase
-from compute_cell.tasks import Sought
+from compute_cell.rows import HostRow, InstanceRow, Phase, PoolRow
+from compute_cell.tasks import SeenServer, Sought, Watched
 from tests.support.embedded import SMALL, TINY, Tree, make_tree
 from tests.support.invariants import validate
 from tests.unit.compute_cell.test_decisions import Server, running, sent, spec
@@ -234,6 +235,28 @@ def test_owner_that_inquires_is_told_all_and_another_one_nothing(tree: Tree) -> 
     assert (held.attempt, held.granted, held.state) == (1, True, server.row.state)
     (nothing,) = [record.body for record in Server(tree).tell(InquireServer()).send]
     assert nothing.attempt == 0
+
+
+def looked(tree: Tree, *seen: SeenServer) -> Decision:
+    """The whole pool has been looked at."""
+    [pool] = tree.rows("leaf", PoolRow)
+    said = Watched(pool=pool.name, token="t", began=tree.clock(), whole=True, quiet=False, servers=seen)
+    end = JobEnded(job=bytes(16), kind="pool.watch", lane=f"watch {pool.name}", result=pack(said))
+    return tree.decide("leaf", tree.record("leaf", "leaf", end))
+
+
+def test_leaf_that_was_put_back_says_no_only_when_its_hosts_have_been_looked_at(tree: Tree) -> None:
+    shown_own_word(tree)
+    forgotten, unknown = Server(tree), Server(tree)
+    seen = SeenServer(server=forgotten.id, power_state=PowerState.RUNNING, host="", attempt=3)
+    assert forgotten.tell(InquireServer()).send == (), "its owners have not told it everything yet"
+    looked(tree, seen)
+    assert forgotten.tell(InquireServer()).send == ()
+    forgotten.tell(Agreed())
+    assert forgotten.tell(InquireServer()).send == (), "the look was before they had"
+    looked(tree, seen)
+    assert sent(forgotten.tell(InquireServer()), RecallServer) == [RecallServer(attempt=3, on_host=True)]
+    assert sent(unknown.tell(InquireServer()), HeldServer) == [HeldServer()]
 
 
 def test_doubted_servers_are_asked_for_at_every_tick(tree: Tree) -> None:
