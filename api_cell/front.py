@@ -119,12 +119,16 @@ class Front:
         return self._parts.identity.keep(secret, self._parts.random_bytes)
 
     def lends_images(self) -> bool:
-        """Whether leaves can be given tokens now; if not, they can soon."""
+        """Whether leaves can be given tokens now; if not, they can soon, or `images_refused` tells why not."""
         ours = self._service_user
         if ours is None or ours.is_ready():
             return True
         ours.ask_ahead()
         return False
+
+    def images_refused(self) -> str:
+        """Why leaves can be given no tokens, in words for tenants; empty where they can, or it is not known yet."""
+        return self._service_user.refusal() if self._service_user is not None else ""
 
     def read_token(self, image: str) -> str:
         return self._token(image, Purpose.READ)

@@ -19,8 +19,8 @@ from cells.rows import StoryRow
 class Here:
     """Our name, and where new ids and draws come from. `sealed` gives a leaf's secret for an image (leaf, image,
     whether to write it); `personal` the same for reading, with a tenant's kept secrets in it; `lends_images` tells
-    whether there are such secrets now, or will be soon. `prove` signs that this
-    attempt was asked of this leaf, `proved` tells whether we did. `attempt_time`
+    whether there are such secrets now; if not, they will be soon, unless `images_refused` says why not. `prove` signs
+    that this attempt was asked of this leaf, `proved` tells whether we did. `attempt_time`
     (seconds): how long a leaf has to answer an offer; `command_time`: how long it has to take up any other command."""
 
     name: CellName
@@ -31,6 +31,7 @@ class Here:
     prove: Callable[[Id, int, CellName, BuildSpec], bytes]
     proved: Callable[[Id, int, CellName, BuildSpec, bytes], bool]
     lends_images: Callable[[], bool] = lambda: True
+    images_refused: Callable[[], str] = lambda: ""
     attempt_time: int = 60
     command_time: int = 3600
 

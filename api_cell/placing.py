@@ -50,6 +50,8 @@ def place(here: Here, market: Market, view: View, row: ServerRow, now: Instant) 
     if row.deadline < now:
         return failed(here, row, "the build's deadline passed before a leaf took it", now)
     if not here.lends_images():
+        if refused := here.images_refused():
+            return failed(here, row, refused, now)
         again = here.wake(now + WAIT, Intent(action="place", number=BUILD_NUMBER), row)
         return Decision(wake=(again,), notes=("waits for a token for its image",))
     tried = frozenset(each.leaf for each in row.tried)

@@ -102,6 +102,7 @@ class ApiRole:
             sealed=self._sealed,
             personal=self._personal,
             lends_images=front.lends_images if front is not None else lambda: True,
+            images_refused=front.images_refused if front is not None else lambda: "",
         )
         self._identity = identity
         # How long a leaf may be silent is one setting of the cell, whatever else is said about placement.

@@ -73,6 +73,8 @@ def take(here: Here, market: Market, view: View, received: Received, body: Inten
 
 
 def _wait_for_token(here: Here, row: ServerRow, received: Received, body: Intent, now: Instant) -> Decision:
+    if refused := here.images_refused():
+        return _not_now(here, row, body.number, refused, now)
     wished = min(wish.at for wish in row.intents if wish.number == body.number)
     if now > wished + here.command_time * SECOND:
         return _not_now(here, row, body.number, "there is no token for the image service: Keystone gives none", now)

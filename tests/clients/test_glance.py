@@ -1,7 +1,7 @@
 """The production shape's images: a real Glance behind a real Keystone, and dom0s that move them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,9 @@ import requests
 
 from api_cell.glance import GlanceImages
 from api_cell.rows import ServerRow
+from api_cell.settings import Keystone as Settings
 from cells.cli.demo_tree import DemoTree
+from cells.errors import Temporary
 from cells.names import id_from_text
 from tests.support.full_tree import Rest, a_full_tree, an_image_file, until
 from tests.support.glance import PASSWORD as GLANCE_PASSWORD
@@ -110,6 +112,33 @@ def test_a_server_is_built_from_an_image_in_glance_and_its_snapshot_is_there(reg
     mallory.built("shared", image)
     ann.built("again", snapshot)
     _no_token_lies_about(region, server)
+    _refusals_are_told_from_trouble(region)
+
+
+def _refusals_are_told_from_trouble(region: Region) -> None:
+    """What this Keystone says to our user, and what others say that are none."""
+    from api_cell.http.service_user import ServiceUser
+
+    good = Settings(url=region.keystone.url)
+    known = ServiceUser(good, PASSWORD)
+    known.ask_ahead()
+    until("our user has a token", known.is_ready)
+    assert known.refusal() == ""
+    wrong = (
+        ServiceUser(good, "another password"),
+        ServiceUser(replace(good, user="nobody"), PASSWORD),
+        ServiceUser(replace(good, project="red"), PASSWORD),
+        ServiceUser(replace(good, url=f"{region.keystone.url}/nowhere"), PASSWORD),
+        ServiceUser(replace(good, url=region.glance), PASSWORD),
+    )
+    for user in wrong:
+        user.ask_ahead()
+        until(f"{user!r} is refused", lambda user=user: bool(user.refusal()))  # type: ignore[misc]
+        assert not user.is_ready()
+    away = ServiceUser(replace(good, url="http://127.0.0.1:9/v3"), PASSWORD)
+    with pytest.raises(Temporary):
+        away.headers()
+    assert away.refusal() == ""
 
 
 def _no_token_lies_about(region: Region, server: str) -> None:
