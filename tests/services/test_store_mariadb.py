@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from cells.errors import AmbiguousCommit, Conflict, Temporary
 from cells.lab.mariadb import MariaServer
+from cells.rows import WakeRow
 from cells.store.sql import SqlStore
 from tests.support.things import THINGS, Thing, id_of, thing
 
@@ -237,3 +238,13 @@ def test_wrong_password_is_temporary_and_not_told(mariadb: MariaServer, url: str
         unit.count(Thing)
     assert "open-sesame" not in str(raised.value)
     store.close()
+
+
+def test_bytes_are_found_deep_inside_values_and_nothing_like_them(store: SqlStore) -> None:
+    mark = b"\0\xff\x80%_'\\a"
+    with store.unit() as unit:
+        for at, holds in enumerate((mark, mark.upper(), mark[:-1], b"")):
+            unit.save(WakeRow(id=id_of(at), shard=0, due=0, data=b"before" + holds + b"behind"))
+    assert store.holding([mark]) == {"wakes": 1}
+    assert store.holding([mark, b"elsewhere", b"before\0"]) == {"wakes": 3}
+    assert store.holding([b"elsewhere"]) == {}
