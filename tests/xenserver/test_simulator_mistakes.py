@@ -132,9 +132,24 @@ def test_a_file_has_one_object_and_that_its_name(session, sr):
     uuid, other = session.call("VDI.get_uuid", disk), "0c9bb4a5-3f2b-4d68-8b5c-1d4b6e6a4d11"
     facts = ("", "", sr, "user", False, False, {})
     assert failure_of(session.call, "VDI.introduce", other, *facts, uuid)[0] == "LOCATION_NOT_UNIQUE"
+    named = session.call("VDI.get_name_label", disk)
+    assert session.call("VDI.introduce", uuid, "", "told again", *facts[2:6], {"a": "b"}, uuid) == disk
+    record = session.call("VDI.get_record", disk)
+    assert (record["name_label"], record["name_description"]) == (named, "told again")
+    assert record["other_config"] == {"a": "b"}
     session.call("VDI.forget", disk)
     assert failure_of(session.call, "VDI.introduce", other, *facts, uuid)[0] == "SR_BACKEND_FAILURE_46"
     assert session.call("VDI.get_uuid", session.call("VDI.introduce", uuid, *facts, uuid)) == uuid
+
+
+def test_a_vm_whose_memory_is_destroyed_has_none(session):
+    vm = session.call("VM.create", a_vm())
+    session.call("VM.start", vm, False, False)
+    session.call("VM.suspend", vm)
+    session.call("VDI.destroy", session.call("VM.get_suspend_VDI", vm))
+    assert session.call("VM.get_suspend_VDI", vm) == NULL
+    session.call("VM.hard_shutdown", vm)
+    assert session.call("VM.get_power_state", vm) == "Halted"
 
 
 def test_every_operation_may_be_asked_about(session):

@@ -82,6 +82,9 @@ def destroy(call: Call, ref: str) -> str:
     refuse_in_use(call, vdi, "destroy")
     with call.at_work(destroy=vdi):
         chains.remove(call.engine, vdi)
+        for vm in call.db.all("VM"):
+            if vm["suspend_VDI"] == ref:
+                call.db.set(vm, "suspend_VDI", NULL)
     collector.kick(call.engine, sr)
     return ""
 
@@ -235,8 +238,15 @@ def introduce(
         disk = call.engine.storage_of(sr).disk(sr["uuid"], at)
     except KeyError:
         raise Failure("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={at} not found]", "") from None
-    if any(call.db.rows[known]["location"] == at for known in sr["VDIs"]):
+    known = next((row for ref in sr["VDIs"] if (row := call.db.rows[ref])["location"] == at), None)
+    if known is not None and known["uuid"] != uuid:
         raise Failure("LOCATION_NOT_UNIQUE", sr.ref, at)
+    if known is not None:  # told again: what belongs to XenAPI's side is taken over, names where there are any
+        names = {"name_label": name_label, "name_description": name_description}
+        call.db.update(known, {field: name for field, name in names.items() if name})
+        told = {"type": kind, "sharable": sharable, "other_config": other_config}
+        call.db.update(known, {**told, "xenstore_data": xenstore_data or {}})
+        return known.ref
     if uuid and uuid != at:  # the driver looks for the file of this name
         raise Failure("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={uuid} not found]", "")
     return call.db.create(
