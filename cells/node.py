@@ -22,7 +22,7 @@ from cells.jobs import Jobs, Workers
 from cells.leases import RENEW, Shards
 from cells.messages import Ack, Direction, Expired, JobEnded, NotForwarded, Tick
 from cells.names import SECOND, CellName, Instant
-from cells.ports import Broker, Clock, Delivery, NewId, Role, Store, Where
+from cells.ports import Broker, Clock, Delivery, Link, NewId, Role, Store, Where
 from cells.pump import Pending, Pump
 from cells.record import Packet, Received, Record
 from cells.resealing import Resealing
@@ -493,7 +493,7 @@ class Node:
                 continue
             try:
                 url = self._open_url(edge.url)
-                self._pump.join(name, self._broker.link(name, url))
+                self._pump.join(name, self._link(name, url))
                 self._links[name] = edge.url, url
             except BadInput as error:
                 log.error("%s: edge to %s is not usable: %s", self.name, name, error)
@@ -520,6 +520,9 @@ class Node:
         self._next_look = now + SECOND
         with suppress(Temporary):
             self._refresh(now)
+
+    def _link(self, neighbour: CellName, url: str) -> Link:
+        return self._broker.link(neighbour, url)
 
     def _url(self, edge: EdgeRow) -> str:
         with suppress(BadInput):

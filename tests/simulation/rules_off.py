@@ -69,8 +69,8 @@ def _dress(role_name: str, dressed: type[_Dressed]) -> Callable[[Any], Any]:
 class _ConfirmIsEnough(Node):
     """The outbox lets go of a record when the next hop's broker has it, not when its destination says so."""
 
-    def _link(self, edge: Any) -> Any:
-        return _Confirming(super()._link(edge), self, edge.neighbour)
+    def _link(self, neighbour: str, url: str) -> Any:
+        return _Confirming(super()._link(neighbour, url), self, neighbour)
 
     def confirmed(self, neighbour: str, ref: Any) -> None:
         packets, _ = self._pump._edges[neighbour].on_the_way.get(ref, ([], []))
