@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from api_cell import allowed, backlog, quota
-from api_cell.errors import Invalid, NotFound
+from api_cell.errors import Forbidden, Invalid, NotFound
 from api_cell.images import Image, visible
 from api_cell.incremental import parts_of
 from api_cell.restored import next_number
@@ -465,7 +465,7 @@ def put_metadata(api: Api, caller: Caller, server: bytes, items: dict[str, str],
         allowed.check(row, "metadata")
         metadata = {**row.spec.metadata, **items} if keep else items
         if len(metadata) > api.settings.most_metadata:
-            raise Invalid(
+            raise Forbidden(
                 f"metadata: a server may have {api.settings.most_metadata} items, this would make {len(metadata)}; "
                 "delete some first"
             )

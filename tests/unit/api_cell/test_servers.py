@@ -250,6 +250,8 @@ def test_metadata_can_be_read_set_and_deleted(house: ApiHouse) -> None:
     assert house.ask("DELETE", f"{path}/c").status_code == 204
     assert house.ask("GET", path).json == {"metadata": {"d": "4"}}
     assert house.ask("DELETE", f"{path}/c").status_code == 404
+    many = {f"k{n}": "v" for n in range(129)}
+    assert house.ask("PUT", path, {"metadata": many}).status_code == 403
 
 
 def test_renaming_describing_and_tagging(house: ApiHouse) -> None:
