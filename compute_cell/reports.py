@@ -17,6 +17,7 @@ from compute_cell.rows import InstanceRow, Phase
 # A report goes again when it is so old and still unseen, then every LAST.
 AGES = tuple(accumulate(RESEND_AFTER))
 LAST = RESEND_AFTER[-1]
+# Of one owner.
 MOST_AT_ONCE = 500
 # Looks are as far apart at least; those of a cell's daemons at the same time are one wake.
 APART = SECOND // 4
@@ -58,9 +59,7 @@ class Unseen:
         """Report once more what was not seen."""
         if now > self._looked:  # else the same look is decided on once more
             self._since, self._looked = self._looked, now
-        unseen = view.find(
-            InstanceRow, Where(column="unseen", op="=", value=True), order=("updated",), limit=MOST_AT_ONCE
-        )
+        unseen = _oldest_unseen(view)
         if not unseen:
             return NOTHING
         late = tuple(here.report(row) for row in unseen if due_again(row.updated, self._since) <= now)
@@ -80,6 +79,27 @@ class Unseen:
         id = b"reports " + self._next.to_bytes(8, "big")
         record = Record(id=id, body=ReportsDue(), origin=here.name, destination=here.name)
         return decision.but(wake=(*decision.wake, Wake(due=self._next, record=record)))
+
+
+def _oldest_unseen(view: View) -> list[InstanceRow]:
+    """Of each owner the oldest that it has not seen, so many at most: one that is dead holds up nobody else's."""
+    found: list[InstanceRow] = []
+    after = ""
+    while True:
+        rows = view.find(
+            InstanceRow,
+            Where(column="unseen", op="=", value=True),
+            Where(column="owner", op=">", value=after),
+            order=("owner", "updated"),
+            limit=MOST_AT_ONCE,
+        )
+        if len(rows) < MOST_AT_ONCE:
+            return sorted((*found, *rows), key=lambda row: row.updated)
+        last = rows[-1].owner
+        # The last one may have more than have come here, unless all are its: it is the first of the next look.
+        whole = [row for row in rows if row.owner != last] or rows
+        found += whole
+        after = whole[-1].owner
 
 
 def sums_for(view: View, owner: CellName) -> tuple[int, ...]:

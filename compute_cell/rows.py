@@ -127,7 +127,7 @@ class LostCopyRow:
     due: Instant = 0
 
 
-@row("instances", key=("id",), indexes=(("unseen", "updated"), ("owner", "id"), ("host",), ("stale",)))
+@row("instances", key=("id",), indexes=(("unseen", "owner", "updated"), ("owner", "id"), ("host",), ("stale",)))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
     """A server this cell holds, or its tombstone. `unseen`: the owner has not seen `version` yet. `number`: the

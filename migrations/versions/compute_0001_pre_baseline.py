@@ -84,7 +84,7 @@ def upgrade() -> None:
         blob("proof"),
         boolean("stale"),
         key=("id",),
-        indexes=(("unseen", "updated"), ("owner", "id"), ("host",), ("stale",)),
+        indexes=(("unseen", "owner", "updated"), ("owner", "id"), ("host",), ("stale",)),
     )
     create_table(
         "lost_copies",
