@@ -32,8 +32,9 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
     if row is None:
         return _of_nobody(here, view, received, body, now)
     gone_there = body.state.vm_state is VmState.DELETED
-    if row.leaf == record.origin and row.phase is Phase.DELETING and gone_there:
-        # Whichever attempt: the delete may have come first, and then the build finds a tombstone.
+    if row.leaf == record.origin and gone_there and (row.phase is Phase.DELETING or not body.attempt):
+        # Whichever attempt: the delete may have come first, and then the build finds a tombstone. One of no attempt is
+        # left by a delete only; if we know nothing of it, it was lost with our database.
         story = here.story(row, now, "state", _words(body), received)
         return Decision(save=(story,), seen=(seen,), notes=(_words(body),)) + gone(view, row, now)
     if row.phase is Phase.INQUIRING or body.attempt > row.attempt:
@@ -61,6 +62,9 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         after, secret = forgotten(after)
     story = here.story(after, now, "state", _words(body), received)
     decision = Decision(save=(story, *secret), seen=(seen,), notes=(_words(body),))
+    if gone_there:
+        for wish in after.intents:
+            decision += unfilled.given_up(here, row, wish)
     if gone_there and body.number > row.finished and all(wish.number != body.number for wish in row.intents):
         return decision + gone(view, after, now)  # by a delete of ours that was lost with our database
     if gone_there:

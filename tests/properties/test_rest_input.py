@@ -89,7 +89,16 @@ def test_no_body_makes_any_route_fail(house: ApiHouse, data: st.DataObject) -> N
     server = known[0]["id"] if known else house.a_server()
     (image, *_) = house.images.find("demo")
     path = route.path.format(
-        server=server, flavor="1", key="key", project="p", image=image.id, keypair="k", request="r", label="l", tag="t"
+        server=server,
+        flavor="1",
+        key="key",
+        project="p",
+        image=image.id,
+        keypair="k",
+        request="r",
+        label="l",
+        tag="t",
+        name="default",
     )
     key = route.action or data.draw(st.sampled_from([*BODIES, "server"]))
     inner: Any = data.draw(st.sampled_from([BODIES.get(key, {}), None]) | values)

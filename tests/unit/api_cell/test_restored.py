@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from api_cell import restored
-from api_cell.rows import Phase, ServerRow, UsageRow
+from api_cell.rows import OpenIntent, Phase, ServerRow, UsageRow
+from api_cell.unfilled import GIVE_UP
+from cells.codec import unpack
 from cells.decision import Decision, Remove
 from cells.messages import (
     Accepted,
@@ -190,6 +192,23 @@ def test_tombstone_of_a_delete_that_was_lost_ends_the_server_though_its_leaf_was
     assert server.row.status == "ACTIVE"
     server.tell(replace(report, number=2))
     assert tree.find_server("east", server.id) is None
+
+
+def test_tombstone_of_a_server_that_its_leaf_had_lost_before_the_delete_ends_it(tree: Tree) -> None:
+    server = active(tree)
+    rebuild(tree)
+    gone = replace(STATE, vm_state=VmState.DELETED, launched_at=0)
+    server.tell(InstanceReport(attempt=0, version=1, state=gone, number=2))
+    assert tree.find_server("east", server.id) is None
+
+
+def test_image_of_a_snapshot_goes_with_a_server_that_is_found_to_be_gone(tree: Tree) -> None:
+    server = active(tree)
+    wish = OpenIntent(number=5, action="server.snapshot", at=0, request="r", detail="an image")
+    with tree.stores["east"].inner.unit() as unit:
+        unit.save(replace(server.row, number=5, intents=(wish,)))
+    decision = server.report(9, VmState.DELETED, number=3)
+    assert [(job.kind, unpack(str, job.body)) for job in decision.do] == [(GIVE_UP, "an image")]
 
 
 def test_attempt_that_its_leaf_gave_up_is_made_again_though_the_refusal_was_lost(tree: Tree) -> None:
