@@ -78,12 +78,14 @@ class SqlStore:
         except Exception as error:
             raise typed(error) from error
 
-    def holding(self, marks: Sequence[bytes]) -> dict[str, int]:
+    def holding(self, marks: Sequence[bytes], stretch: int = STRETCH) -> dict[str, int]:
         """How many rows hold any of these anywhere in their bytes, also deep inside a value, by table; those without
-        are left out. Nothing is opened or read here: the database looks, a stretch of each table at a time."""
+        are left out. Nothing is opened or read here: the database looks, so many rows of a table at a time."""
         try:
             with self._database.connection() as connection:
-                found = {name: _holding(connection, table, marks) for name, table in self.metadata.tables.items()}
+                found = {
+                    name: _holding(connection, table, marks, stretch) for name, table in self.metadata.tables.items()
+                }
         except Exception as error:
             raise typed(error) from error
         return {name: count for name, count in found.items() if count}
@@ -105,7 +107,7 @@ class SqlStore:
         self._database.engine.dispose()
 
 
-def _holding(connection: sa.Connection, table: sa.Table, marks: Sequence[bytes]) -> int:
+def _holding(connection: sa.Connection, table: sa.Table, marks: Sequence[bytes], stretch: int) -> int:
     blobs = [column for column in table.columns if column.type is BLOB]
     if not blobs or not marks:
         return 0
@@ -115,8 +117,8 @@ def _holding(connection: sa.Connection, table: sa.Table, marks: Sequence[bytes])
     count = 0
     while True:
         # Within the time an answer may take, whatever the size of the table.
-        stretch = sa.select(key).where(*begin).order_by(key).offset(STRETCH - 1).limit(1)
-        last = connection.execute(stretch).scalar()
+        step = sa.select(key).where(*begin).order_by(key).offset(stretch - 1).limit(1)
+        last = connection.execute(step).scalar()
         end = [] if last is None else [key <= last]
         count += connection.execute(sa.select(sa.func.count()).select_from(table).where(has, *begin, *end)).scalar_one()
         if last is None:

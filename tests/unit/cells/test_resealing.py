@@ -57,9 +57,7 @@ def test_every_column_that_may_hold_something_kept_is_known_here() -> None:
 
 
 @pytest.mark.parametrize("role", [ApiRole, ComputeRole])
-def test_a_mark_is_found_in_every_column_of_bytes_there_is(
-    role: type[ApiRole | ComputeRole], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mark_is_found_in_every_column_of_bytes_there_is(role: type[ApiRole | ComputeRole], tmp_path: Path) -> None:
     url, mark, other = f"sqlite:///{tmp_path}/all.sqlite", b"\0\xffmark\0%", b"\0\xffmark\0_"
     store = SqlStore(url, role.rows)
     store.create_all()
@@ -81,8 +79,7 @@ def test_a_mark_is_found_in_every_column_of_bytes_there_is(
     assert store.holding([mark]) == planted
     assert store.holding([mark, other]) == {name: 2 * count for name, count in planted.items()}
     assert store.holding([b"elsewhere"]) == store.holding([]) == {}
-    monkeypatch.setattr("cells.store.sql.STRETCH", 1)
-    assert store.holding([mark]) == planted
+    assert store.holding([mark], stretch=1) == planted
     store.close()
 
 
