@@ -7,11 +7,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.plan import USUAL, Kind
+from tests.chaos.plan import RESTORES, USUAL, Kind
 from tests.chaos.run import run
 from tests.support import servers
 
 ONE_RUN = 120.0
+KINDS = {None: USUAL, "also": tuple(Kind), "only": RESTORES}
 
 
 def main() -> int:
@@ -19,7 +20,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long faults go on, over all runs")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000, help="of the first run")
     parser.add_argument("--folder", type=Path, default=None, help="where histories go (default: a new one)")
-    parser.add_argument("--put-back", action="store_true", help="also put databases of cells back to backups")
+    parser.add_argument(
+        "--put-back",
+        nargs="?",
+        const="also",
+        choices=("also", "only"),
+        help="put databases of cells back to backups, too; only: hardly anything else",
+    )
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="celltree-chaos-"))
     servers.open_session()
@@ -27,7 +34,7 @@ def main() -> int:
     try:
         left, seed = asked.minutes * 60, asked.seed
         while left > 0:
-            outcome = run(seed, min(ONE_RUN, left), folder / str(seed), tuple(Kind) if asked.put_back else USUAL)
+            outcome = run(seed, min(ONE_RUN, left), folder / str(seed), KINDS[asked.put_back])
             print(json.dumps(outcome.figures()), flush=True)
             for breach in outcome.verdict.breaches:
                 print(f"  BROKEN {breach}", flush=True)

@@ -67,6 +67,15 @@ class Fault:
 USUAL = tuple(kind for kind in Kind if kind is not Kind.DATABASE_PUT_BACK)
 """What is broken unless more is asked for."""
 
+RESTORES = (
+    Kind.DATABASE_PUT_BACK,
+    Kind.DAEMON_KILLED,
+    Kind.DATABASE_PUT_BACK,
+    Kind.BLACK_HOLE,
+    Kind.DATABASE_PUT_BACK,
+)
+"""Databases put back again and again, also of several cells at once, with little else."""
+
 
 def schedule(seed: int, seconds: float, shape: Shape, kinds: Sequence[Kind] = USUAL) -> tuple[Fault, ...]:
     """Every kind once before any comes twice; a target has one fault at a time, and all are over in time."""
