@@ -245,7 +245,8 @@ def recalled(here: Here, view: View, received: Received, body: RecallServer, now
         return _adopted(here, row, received, body.attempt, now)
     if row.phase is Phase.INQUIRING or (body.attempt > row.attempt and not body.on_host):
         return inquire(here, received)
-    if row.leaf != leaf or (body.attempt and body.attempt != row.attempt):
+    is_other = body.attempt not in (0, row.attempt) and row.phase not in (Phase.GRANTED, Phase.DELETING)
+    if row.leaf != leaf or is_other:
         return Decision(send=(here.record(leaf, Discard(attempt=body.attempt), row),) if body.attempt else ())
     return told(here, row, now)
 

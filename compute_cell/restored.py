@@ -156,6 +156,7 @@ def remember(here: Here, view: View, received: Received, body: RememberServer, n
         return here.changed(known, now)
     if not known.stale:
         return NOTHING
+    known = replace(known, attempt=body.attempt, proof=body.proof)  # the backup may have an earlier one
     if not ran and not known.state.launched_at:
         # It was being built, and still is: the grant comes with the owner's answer, if it was granted.
         sure = replace(known, stale=False, version=max(known.version, body.version))

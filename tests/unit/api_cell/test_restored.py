@@ -135,6 +135,15 @@ def test_leaf_that_has_the_vm_keeps_it_though_both_databases_have_lost_the_grant
     assert sent(stray, Discard) == [Discard(attempt=4)]
 
 
+def test_leaf_whose_backup_has_an_earlier_attempt_of_its_own_is_told_the_one_that_counts(tree: Tree) -> None:
+    server = active(tree)
+    with tree.stores["east"].inner.unit() as unit:
+        unit.save(replace(server.row, attempt=3))
+    told = server.tell(RecallServer(attempt=1))
+    assert [known.attempt for known in sent(told, RememberServer)] == [3]
+    assert sent(server.tell(RecallServer(attempt=1), origin=other(server.row.leaf)), Discard) == [Discard(attempt=1)]
+
+
 def test_server_asked_for_since_the_backup_is_made_anew_by_our_own_proof(tree: Tree) -> None:
     server = offered(tree)
     leaf = server.row.leaf

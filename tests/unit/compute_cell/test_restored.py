@@ -237,6 +237,13 @@ def test_owner_that_inquires_is_told_all_and_another_one_nothing(tree: Tree) -> 
     assert nothing.attempt == 0
 
 
+def test_attempt_that_the_backup_does_not_know_yet_is_taken_from_the_owner(tree: Tree) -> None:
+    server = put_back(tree)
+    server.run(server.tell(memory_of(server, attempt=3, proof=b"p")))
+    report = sent(found(server, vm_of(server, tree.rows("leaf", HostRow)[0].uuid)), InstanceReport)[0]
+    assert (report.attempt, server.row.attempt, server.row.proof) == (3, 3, b"p")
+
+
 def looked(tree: Tree, *seen: SeenServer) -> Decision:
     """The whole pool has been looked at."""
     [pool] = tree.rows("leaf", PoolRow)
