@@ -311,7 +311,7 @@ def test_ossa_2011_001_the_id_of_an_image_is_never_a_path(street: Street, image:
         assert street.root.ask("POST", "/v2.1/servers", {"server": wish}).status_code == 400
 
 
-@pytest.mark.parametrize("path", ["../etc/shadow", "/../etc/shadow", "/a/../../etc", "etc/passwd", "/etc\n/x", "/a,b"])
+@pytest.mark.parametrize("path", ["../etc/shadow", "/../etc/shadow", "/a/../../etc", "//", "/etc\n/x", "/a,b"])
 def test_ossa_2012_011_the_path_of_an_injected_file_stays_inside_the_guest(street: Street, path: str) -> None:
     file = {"path": path, "contents": "YQ=="}
     wish = {"name": "x", "imageRef": street.house.an_image(), "flavorRef": "1", "networks": "none"}
