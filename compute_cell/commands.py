@@ -80,7 +80,8 @@ def take(here: Here, view: View, received: Received, now: Instant) -> Decision:
 def next_one(here: Here, view: View, instance: InstanceRow, now: Instant) -> Decision:
     """Begin the first command that waits, if the server is ready for one; one that cannot be done is over at once."""
     busy = instance.job != NO_JOB or instance.command is not None or instance.phase is not Phase.GRANTED
-    if busy or not instance.queue or instance.stale or restoring(view) is not None:
+    doubted = instance.stale or instance.owner in (restoring(view) or ())
+    if busy or not instance.queue or doubted:
         return Decision(save=(instance,))
     first, *rest = instance.queue
     record = unpack_record(first.data)

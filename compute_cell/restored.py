@@ -4,7 +4,8 @@ digests are compared. Each is made good by what its owner knows and what is so o
 
     doubted, or not known --RecallServer--> owner --RememberServer--> job server.find --ends--> as it is, reported
 
-Until every owner agrees with it, the leaf takes no builds and begins no commands: it does not know what room it has.
+Until every owner agrees with it, the leaf takes no builds: it does not know what room it has. Until a server's own owner
+does, no command of it begins.
 """
 
 from collections.abc import Iterable, Mapping
@@ -93,18 +94,19 @@ def agreed(here: Here, view: View, owner: CellName, now: Instant) -> Decision:
     if awaited is None or owner not in awaited or any(row.stale for row in mine):
         return NOTHING
     left = awaited - {owner}
-    if left:
-        return Decision(save=(SettingRow(name=build.RESTORING, value=",".join(sorted(left))),))
-    return _over(here, view, now)
+    if not left:
+        return _over(here, view, now)
+    decision = Decision(save=(SettingRow(name=build.RESTORING, value=",".join(sorted(left))),))
+    return decision + _going_on(here, mine, now)
 
 
 def _over(here: Here, view: View, now: Instant) -> Decision:
-    waiting = [row for row in view.find(InstanceRow) if row.queue]
-    return Decision(
-        save=(Remove(row=SettingRow, key=(build.RESTORING,)),),
-        wake=tuple(here.wake(now, GoOn(), row) for row in waiting),
-        notes=("every server is known again",),
-    )
+    decision = Decision(save=(Remove(row=SettingRow, key=(build.RESTORING,)),), notes=("every server is known again",))
+    return decision + _going_on(here, view.find(InstanceRow), now)
+
+
+def _going_on(here: Here, rows: Iterable[InstanceRow], now: Instant) -> Decision:
+    return Decision(wake=tuple(here.wake(now, GoOn(), row) for row in rows if row.queue))
 
 
 def unclaimed(here: Here, view: View, said: Watched, owners: Iterable[CellName]) -> Decision:

@@ -115,6 +115,20 @@ def test_no_builds_and_no_commands_until_every_owner_agrees(tree: Tree) -> None:
     validate(tree)
 
 
+def test_servers_of_an_owner_that_agrees_go_on_while_another_owner_is_silent() -> None:
+    tree = make_tree({"east": (), "west": (), "leaf": ("east", "west")})
+    try:
+        server = put_back(tree)
+        assert server.tell(StopServer(), number=2).do == ()
+        server.run(server.tell(memory_of(server)))
+        found(server, vm_of(server, tree.rows("leaf", HostRow)[0].uuid))
+        again = server.tell(Agreed()).wake[0]
+        assert server.tell(again.record.body, origin="leaf").do[0].kind == "server.power"
+        assert sent(Server(tree).tell(BuildServer(attempt=1, spec=spec()), number=1), Refused)[0].code == "draining"
+    finally:
+        tree.close()
+
+
 def test_doubted_server_is_where_its_host_says_and_its_room_is_counted_there(tree: Tree) -> None:
     server = put_back(tree)
     other = other_host(tree, server)
