@@ -4,8 +4,8 @@ digests are compared. Each is made good by what its owner knows and what is so o
 
     doubted, or not known --RecallServer--> owner --RememberServer--> job server.find --ends--> as it is, reported
 
-Until every owner agrees with it, the leaf takes no builds: it does not know what room it has. Until a server's own owner
-does, no command of it begins.
+Until every owner agrees with it, the leaf takes no builds: it does not know what room it has. Until a server's own
+owner does, no command of it begins.
 """
 
 from collections.abc import Iterable, Mapping
