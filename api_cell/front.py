@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from api_cell.glance import GlanceImages
-from api_cell.http.app import Application, make_app
 from api_cell.http.auth import read_users
-from api_cell.http.serve import Served, serve
 from api_cell.http.signing import ImageTokens, Purpose
 from api_cell.images import FolderImages, Images
 from api_cell.posting import endpoint
@@ -25,6 +23,8 @@ from cells.model import Flavor
 from cells.ports import Unit
 
 if TYPE_CHECKING:
+    from api_cell.http.app import Application
+    from api_cell.http.serve import Served
     from api_cell.http.service_user import ServiceUser
 
 log = logging.getLogger("celltree.front")
@@ -77,15 +77,20 @@ class Front:
             folder = Path(settings.images)
             self.images = FolderImages(folder, url=settings.image_url, clock=parts.clock, ids=parts.new_id)
 
-    def application(self, poke: Callable[[], None]) -> Application:
+    def application(self, poke: Callable[[], None]) -> "Application":
         """The WSGI callable."""
+        # Only here: REST takes 10 MiB of memory, and a daemon beside WSGI servers serves none.
+        from api_cell.http.app import make_app
+
         images, parts = self._needed_images(), self._parts
         with parts.store.unit() as unit:
             seed_flavors(unit)
         return make_app(self.settings, parts.store, images, poke, parts.clock, parts.new_id, self.keep)
 
-    def open(self, poke: Callable[[], None], listen: str) -> Served:
+    def open(self, poke: Callable[[], None], listen: str) -> "Served":
         """Serve at host:port."""
+        from api_cell.http.serve import serve
+
         host, _, port = listen.rpartition(":")
         if not host or not port.isdigit():
             raise BadInput(f"listen: {listen!r} is not host:port, like 127.0.0.1:8774")

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from api_cell import audit, backups, first_words, mirror, placing, restored, unfilled, wishes
 from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
-from api_cell.http.serve import Served
 from api_cell.images import Images
 from api_cell.placing import Market
 from api_cell.rows import ROWS, GoneServerRow, Phase, QuestionRow, RequestRow, ServerRow
@@ -44,6 +43,9 @@ from cells.rows import MACHINERY, CounterRow, EdgeRow, key_of
 from routing.neighbourhood import Neighbourhood
 from routing.reservations import Reservations
 from routing.weights import PlacementSettings
+
+if TYPE_CHECKING:
+    from api_cell.http.serve import Served
 
 MOST_AT_ONCE = 200
 LET_GO_EVERY = 60 * SECOND
@@ -192,7 +194,7 @@ class ApiRole:
     def close(self) -> None:
         """Nothing is open: the front door is the house's."""
 
-    def open_front(self, poke: Callable[[], None], listen: str) -> Served:
+    def open_front(self, poke: Callable[[], None], listen: str) -> "Served":
         """Serve REST at host:port in this process."""
         if self.front is None:
             raise BadInput("this cell was made without a front door")
