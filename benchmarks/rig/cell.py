@@ -187,7 +187,7 @@ def _faces(plan: CellPlan) -> Mapping[str, Callable[[], Any]]:
     from xenapi_host.simulator.light import LightPool
     from xenapi_host.simulator.worlds import HostShape
 
-    shape = HostShape(ram_mib=1024 * 1024, cpu_objects=False)
+    shape = HostShape(ram_mib=1024 * 1024, cpus=64, cpu_objects=False)
     pool = LightPool(hosts=plan.hosts, shape=shape, name="light")
     give_images(pool, virtual_size=GIB)
     return {"light": partial(lambda: in_process(pool.login()))}
