@@ -56,7 +56,7 @@ def play(name: str, number: int, when: str) -> list[str]:
         tree.thaw(daemon)
 
     steps = tree.steps["leaf"]
-    steps.strike(stand_still, **{when: number})  # type: ignore[arg-type]
+    steps.strike(stand_still, **{when: number})
     try:
         operation.act(tree, server)
         steps.stop()

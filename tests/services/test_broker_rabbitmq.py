@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from amqp.exceptions import AccessRefused, PreconditionFailed
-from kombu import Connection
+from kombu.connection import Connection
 
 from cells.broker import AmqpOptions, open_broker
 from cells.broker.limits import INBOX

@@ -5,7 +5,8 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 import pytest
 from amqp.exceptions import AccessRefused, NotAllowed
-from kombu import Connection, Exchange, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 
 from cells.errors import Permanent, Temporary
 from cells.lab.mariadb import MariaServer

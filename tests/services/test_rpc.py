@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from kombu import Connection
+from kombu.connection import Connection
 
 from cells.broker import AmqpOptions, MemoryExchanges, notify, rpc
 from cells.broker.notify import Notification

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from amqp.exceptions import AccessRefused, PreconditionFailed
-from kombu import Connection
+from kombu.connection import Connection
 
 from cells.broker import AmqpOptions, Tls, rpc
 from cells.broker.amqp.connection import AmqpConnection, Lost

@@ -127,7 +127,7 @@ class _AnyVersion(_Dressed):
     def decide(self, view: Any, received: Received, now: int) -> Decision:
         if isinstance(received.record.body, InstanceReport):
             view = _View(view, "ServerRow", lambda row: replace(row, version=0))
-        return self._role.decide(view, received, now)  # type: ignore[no-any-return]
+        return self._role.decide(view, received, now)
 
 
 class _NoDigests(_Dressed):
@@ -147,19 +147,19 @@ class _NoFirstWords(_Dressed):
 
     def decide(self, view: Any, received: Received, now: int) -> Decision:
         self._role._first_words.is_known = True
-        return self._role.decide(view, received, now)  # type: ignore[no-any-return]
+        return self._role.decide(view, received, now)
 
 
 class _NoDeadlines(_Dressed):
     def decide(self, view: Any, received: Received, now: int) -> Decision:
         timeless = replace(received, record=replace(received.record, deadline=NEVER))
-        return self._role.decide(view, timeless, now)  # type: ignore[no-any-return]
+        return self._role.decide(view, timeless, now)
 
 
 class _NoNumbers(_Dressed):
     def decide(self, view: Any, received: Received, now: int) -> Decision:
         seen = _View(view, "InstanceRow", lambda row: replace(row, number=0))
-        return self._role.decide(seen, received, now)  # type: ignore[no-any-return]
+        return self._role.decide(seen, received, now)
 
 
 class _TakesAll(_Dressed):

@@ -151,7 +151,7 @@ class Story:
             self.lines.append(f"{self._time()} {daemon} goes on")
             tree.thaw(daemon)
 
-        tree.steps[name].strike(stand_still, **{when: step})  # type: ignore[arg-type]
+        tree.steps[name].strike(stand_still, **{when: step})
 
     def do_host(self, what: str, name: str) -> None:
         """host dies|returns NAME, host confirm_dead|enable NAME: what becomes of a host, what its administrator says"""

@@ -53,7 +53,7 @@ def test_resends_go_on_after_the_database_was_away_when_they_were_due() -> None:
     store = tree.stores["east"]
 
     class Away:
-        def unit(self, *, lock: bool = True):  # type: ignore[no-untyped-def]
+        def unit(self, *, lock: bool = True):
             raise Temporary("the database is out of reach")
 
     east.store, there = Away(), east.store  # type: ignore[assignment]

@@ -248,7 +248,7 @@ class Touchy:
 
 def test_poison_is_parked_alone_and_its_batch_goes_through(tree: Tree) -> None:
     builds = [record(tree, BuildServer(attempt=1, spec=spec()), server=tree.house.new_id(), number=1) for _ in range(5)]
-    tree["leaf"].node.deciding.role = Touchy(tree["leaf"].role, builds[2].server)  # type: ignore[assignment]
+    tree["leaf"].node.deciding.role = Touchy(tree["leaf"].role, builds[2].server)
     outbox(tree, "east", *builds)
     send(tree, "east", "leaf", *(pack_record(build) for build in builds))
     tree.run(1)
@@ -262,7 +262,7 @@ def test_poison_is_parked_alone_and_its_batch_goes_through(tree: Tree) -> None:
 def test_parked_record_can_be_played_again(tree: Tree) -> None:
     build = record(tree, BuildServer(attempt=1, spec=spec()), server=tree.house.new_id(), number=1)
     role = tree["leaf"].role
-    tree["leaf"].node.deciding.role = Touchy(role, build.server)  # type: ignore[assignment]
+    tree["leaf"].node.deciding.role = Touchy(role, build.server)
     send(tree, "east", "leaf", pack_record(build))
     (row,) = parked(tree, "leaf")
     tree["leaf"].node.deciding.role = role
