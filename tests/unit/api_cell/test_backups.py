@@ -27,12 +27,8 @@ DAILY = Rotation(server="s", project="p", kind="daily", keep=2)
 
 
 def _image(number: int, **fields: Any) -> Image:
-    return Image(
-        id=str(number),
-        name="b",
-        properties={"backup_type": "daily"},
-        **({"owner": "p", "created": number, "updated": 0, "status": "active"} | fields),
-    )
+    plain: dict[str, Any] = {"owner": "p", "created": number, "updated": 0, "status": "active"}
+    return Image(id=str(number), name="b", properties={"backup_type": "daily"}, **(plain | fields))
 
 
 def test_the_newest_whole_backups_of_the_project_itself_are_kept() -> None:

@@ -12,8 +12,16 @@ from cells.model import BackupMark, ImagePart
 
 
 def _image(name: str, parent: str = "", **fields: Any) -> Image:
-    properties = {"backup_type": "daily", **({BackupMark.PARENT: parent} if parent else {})}
-    plain = {"owner": "p", "created": ord(name[-1]), "updated": 0, "status": "active", "checksum": f"md5-{name}"}
+    properties: dict[str, str] = {"backup_type": "daily"}
+    if parent:
+        properties[BackupMark.PARENT] = parent
+    plain: dict[str, Any] = {
+        "owner": "p",
+        "created": ord(name[-1]),
+        "updated": 0,
+        "status": "active",
+        "checksum": f"md5-{name}",
+    }
     return Image(id=name, name="b", properties=properties, **(plain | fields))
 
 

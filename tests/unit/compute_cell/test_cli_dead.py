@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +39,8 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def _host(state: HostState) -> HostRow:
-    numbers = dict.fromkeys(("ram_mib", "physical_mib", "vcpus", "disk_gib"), 0)
-    free = dict.fromkeys(("free_ram_mib", "free_vcpus", "free_disk_gib"), 0)
+    numbers: dict[str, Any] = dict.fromkeys(("ram_mib", "physical_mib", "vcpus", "disk_gib"), 0)
+    free: dict[str, Any] = dict.fromkeys(("free_ram_mib", "free_vcpus", "free_disk_gib"), 0)
     return HostRow(uuid="h-uuid", pool="p", name="h1", state=state, sr="s", network="n", **numbers, **free)
 
 

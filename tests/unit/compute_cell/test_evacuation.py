@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -263,8 +264,8 @@ def test_host_that_its_pools_high_availability_has_fenced_needs_nobodys_word(mak
 def test_only_what_the_pool_has_fenced_returns_by_itself(
     state: HostState, was: str, fenced: bool, ready: bool, then: tuple[HostState, str]
 ) -> None:
-    numbers = dict.fromkeys(("ram_mib", "physical_mib", "vcpus", "disk_gib"), 0)
-    free = dict.fromkeys(("free_ram_mib", "free_vcpus", "free_disk_gib"), 0)
+    numbers: dict[str, Any] = dict.fromkeys(("ram_mib", "physical_mib", "vcpus", "disk_gib"), 0)
+    free: dict[str, Any] = dict.fromkeys(("free_ram_mib", "free_vcpus", "free_disk_gib"), 0)
     before = HostRow(uuid="h", pool="p", name="h", state=state, sr="s", network="n", fenced_from=was, **numbers, **free)
     said = MeasuredHost(
         uuid="h", name="h", ready=ready, sr="s", group="", network="n", version="", traits=(), fenced=fenced, **numbers
