@@ -1,7 +1,7 @@
 """What can be asked of a server, each with what it needs first and how its effect is seen: for tests that strike at its
 steps. A test sees to it that none is missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,7 @@ from xenapi_host.simulator.mishaps import kill_host
 from xenapi_host.simulator.worlds import HostShape
 
 ONE_LEAF = {"east": (), "leaf": ("east",)}
+BEHIND_A_RELAY = {"east": (), "middle": ("east",), "leaf": ("middle",)}
 AGENT = replace(IMAGE, properties={"xenapi_use_agent": "true"})
 SNAP = ImageRef(id="22222222-2222-2222-2222-222222222222", name="snap", url="http://127.0.0.1:9/image")
 LATER = ImageRef(id="33333333-3333-3333-3333-333333333333", name="later", url="http://127.0.0.1:9/image")
@@ -82,10 +83,15 @@ def calm(tree: Tree) -> None:
     tree.run(1, step=0.5)
 
 
-def a_tree(operation: Operation, **settings: Any) -> Tree:
+def a_tree(
+    operation: Operation,
+    shape: Mapping[str, Sequence[str]] = ONE_LEAF,
+    trace: Callable[..., None] | None = None,
+    **settings: Any,
+) -> Tree:
     """A tree whose leaf has hosts that the operation can be done on."""
     often = {"measure_every": 2.0} if operation.host is not None else {}
-    return make_tree(ONE_LEAF, host=operation.host, compute={**often, **settings})
+    return make_tree(shape, host=operation.host, trace=trace, compute={**often, **settings})
 
 
 def a_server(operation: Operation, tree: Tree) -> bytes:
@@ -282,4 +288,10 @@ OPERATIONS = {
     "rename": _of(RenameServer(name="new"), seen=_shows(name_description="new")),
     "set shares": _of(SetShares(shares=SHARES), seen=_shows(VCPUs_params={"weight": "64", "cap": "50"})),
     "delete": _of(DeleteServer(build_deadline=0), after=None),
+}
+
+# Those that are struck at the brokers' steps and at a relay too.
+OVER_THE_BROKERS = {
+    **{name: OPERATIONS[name] for name in ("build", "snapshot", "delete")},
+    "resize": _of(ResizeServer(flavor=SMALL), after="VERIFY_RESIZE", flavor="m1.small"),
 }

@@ -14,16 +14,18 @@ from cells import codec
 from cells.config import CellConfig
 from cells.decision import Decision, Remove
 from cells.house import Cell, House
-from cells.identity import RootKey, new_key
+from cells.identity import Identity, RootKey, new_key
 from cells.messages import Intent, kind_of
 from cells.model import BuildSpec, Flavor, Generation, ImageRef
 from cells.names import SECOND, Instant
+from cells.node import Node
+from cells.ports import Broker
 from cells.record import NO_SERVER, Received, Record
 from cells.rows import SettingRow, WakeRow, key_of, shard_of
 from cells.store.sql import SqlStore
 from compute_cell.role import ComputeRole
 from compute_cell.rows import InstanceRow, PoolRow
-from tests.support.faults import Face, Killed, Steps, WatchedStore
+from tests.support.faults import Face, Killed, Steps, WatchedBroker, WatchedStore
 from tests.support.network import Network
 from xenapi_host.facts import GIB
 from xenapi_host.light_dom0 import LightGuests
@@ -299,6 +301,16 @@ def _face(pool: LightPool, clock: ManualClock, steps: Steps) -> Callable[[], Ses
     return lambda: in_process(Face(pool.login(), steps), clock=lambda: clock() / SECOND, sleep=lambda _: None)
 
 
+def _watched(steps_of: Callable[[str], Steps]) -> type[Node]:
+    """Nodes whose broker's steps can be struck."""
+
+    class WatchedNode(Node):
+        def __init__(self, *, broker: Broker, identity: Identity, **more: Any) -> None:
+            super().__init__(broker=WatchedBroker(broker, steps_of(identity.name)), identity=identity, **more)
+
+    return WatchedNode
+
+
 def make_tree(
     shape: Mapping[str, Sequence[str]] = DEMO,
     *,
@@ -315,6 +327,7 @@ def make_tree(
     random_bytes = SeededBytes(seed)
     house = House(clock=clock, random_bytes=random_bytes)
     house.exchanges = network = Network()
+    house.node_class = _watched(lambda name: tree.steps[name])
     root = RootKey(random_bytes(32))
     parents = {parent for above in shape.values() for parent in above}
     if leaves is None:

@@ -1,12 +1,18 @@
-"""Ways to die, and a database that fails: what stands between a cell and its store or hosts and strikes at one step."""
+"""Ways to die, and a database that fails: what stands between a cell and its store, hosts or broker and strikes at one
+step."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from cells.errors import AmbiguousCommit, Conflict, Temporary
+from cells.names import CellName
+from cells.ports import Broker, Delivery, Inbox, Link, Outcome
+
+PUBLISH, CONFIRM, ACKNOWLEDGE = "publish", "confirm", "acknowledge"
+OF_THE_BROKER = frozenset({PUBLISH, CONFIRM, ACKNOWLEDGE})
 
 
 class Killed(BaseException):
@@ -15,10 +21,11 @@ class Killed(BaseException):
 
 @dataclass
 class Steps:
-    """The steps of a cell (commits, calls of a host) while `counting`; `act` is called before or after the one that
-    `where` tells, once."""
+    """The steps of a cell while `counting`: its commits and calls of a host, or those `of_the_broker`, which are many
+    and mostly of no operation. `act` is called before or after the one that `where` tells, once."""
 
     counting: bool = False
+    of_the_broker: bool = False
     done: list[str] = field(default_factory=list)
     before: Callable[[int, str], bool] | None = None
     after: Callable[[int, str], bool] | None = None
@@ -39,7 +46,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        if not self.counting:
+        if not self.counting or (name in OF_THE_BROKER) is not self.of_the_broker:
             yield
             return
         number = len(self.done)
@@ -75,6 +82,59 @@ class Face:
 
     def log_in_again(self) -> None:
         self._inner.log_in_again()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class WatchedBroker:
+    """A cell's side of the brokers, whose publishing, hearing of what became of it and acknowledging are steps."""
+
+    def __init__(self, inner: Broker, steps: Steps) -> None:
+        self._inner = inner
+        self._steps = steps
+
+    def inbox(self) -> Inbox:
+        return _WatchedInbox(self._inner.inbox(), self._steps)
+
+    def link(self, neighbour: CellName, url: str) -> Link:
+        return _WatchedLink(self._inner.link(neighbour, url), self._steps)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _WatchedInbox:
+    def __init__(self, inner: Inbox, steps: Steps) -> None:
+        self._inner = inner
+        self._steps = steps
+
+    def poll(self, most: int) -> list[Delivery]:
+        return self._inner.poll(most)
+
+    def ack(self, tags: Iterable[Any]) -> None:
+        with self._steps.step(ACKNOWLEDGE):
+            self._inner.ack(tags)
+
+
+class _WatchedLink:
+    def __init__(self, inner: Link, steps: Steps) -> None:
+        self._inner = inner
+        self._steps = steps
+        self._offered = False
+
+    def offer(self, ref: Any, data: bytes) -> bool:
+        with self._steps.step(PUBLISH):
+            taken = self._inner.offer(ref, data)
+            self._offered = self._offered or taken
+        return taken
+
+    def outcomes(self) -> list[Outcome]:
+        if not self._offered:  # a look that finds nothing is no step
+            return self._inner.outcomes()
+        self._offered = False
+        with self._steps.step(CONFIRM):
+            return self._inner.outcomes()
 
     def close(self) -> None:
         self._inner.close()
