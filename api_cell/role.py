@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from api_cell import audit, backups, first_words, mirror, placing, restored, unfilled, wishes
+from api_cell import audit, backups, mirror, placing, restored, unfilled, wishes
 from api_cell.front import Front, FrontSettings
 from api_cell.here import Here, saved
 from api_cell.images import Images
@@ -33,13 +33,15 @@ from cells.messages import (
     RecallServer,
     Refused,
     SignedCellRecord,
+    Started,
     Tick,
 )
 from cells.model import BuildSpec, CellRecord, Generation, Secrets
 from cells.names import SECOND, CellName, Id, Instant, is_due
 from cells.ports import Journal, NewId, View, Where
 from cells.record import Received
-from cells.rows import MACHINERY, CounterRow, EdgeRow, key_of
+from cells.rows import MACHINERY, CounterRow, key_of
+from routing import first_words
 from routing.neighbourhood import Neighbourhood
 from routing.reservations import Reservations
 from routing.weights import PlacementSettings
@@ -142,6 +144,7 @@ class ApiRole:
             HelloUp: lambda view, received, body, now: self._hello(view, received, body, now),
             HelloDown: lambda view, received, body, now: self._hello(view, received, body, now),
             Tick: lambda view, received, body, now: self._tick(view, body, now),
+            Started: lambda view, received, body, now: self._started(view, now),
             JobEnded: lambda view, received, body, now: NOTHING,
             Ack: lambda view, received, body, now: NOTHING,
         }
@@ -174,9 +177,12 @@ class ApiRole:
         decide = self._decide.get(type(body))
         if decide is None:
             raise Permanent(f"an API cell has no use for {received.record.kind.name}")
-        if first_words.may_wait(received) and (awaited := self._awaited(view, now)):
-            return first_words.waits(received, awaited, self._here.new_id(), now) + self._ask_children(view, now)
+        if _may_place(body) and (awaited := self._awaited(view, now)):
+            return first_words.waits(received, awaited, self._here.new_id(), now)
         return decide(view, received, body, now)
+
+    def is_sure(self, view: View, now: Instant) -> bool:
+        return not self._awaited(view, now)
 
     def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
         return self.neighbourhood.topology.next_hops(destination, now)
@@ -243,23 +249,16 @@ class ApiRole:
         own = Generation(epoch=restored.epoch_of(view), sequence=sequence.value if sequence else 0)
         if said is not None and said > own:
             decision += restored.put_back(view, said, now)
-        return decision
+        return decision + self.neighbourhood.answer(received.record.origin, hello, now, self._here.new_id)
 
     def _awaited(self, view: View, now: Instant) -> tuple[CellName, ...]:
         """The children that have not shown yet what this cell said before its daemon started."""
-        first = self._first_words
-        if first is None or first.is_known:
-            return ()
-        awaited = first.awaited(view.all(EdgeRow), now, self._mute_after)
-        first.is_known = not awaited
-        return awaited
+        return self._first_words.still(view, now) if self._first_words is not None else ()
 
-    def _ask_children(self, view: View, now: Instant) -> Decision:
-        """Ask them, where the tick is another daemon's, or its question was lost."""
+    def _started(self, view: View, now: Instant) -> Decision:
         first = self._first_words
-        if first is None or not is_due(first.next_ask, first_words.ASK_EVERY, now):
+        if first is None or not first.still(view, now):
             return NOTHING
-        first.next_ask = now + first_words.ASK_EVERY
         own, _ = self._own_record(view, now, more=0)
         return self.neighbourhood.ask(own, first.question, now, self._here.new_id)
 
@@ -274,9 +273,7 @@ class ApiRole:
         if tick.taken_over:
             self._silent = set(self.neighbourhood.roster)
         own, sequence = self._own_record(view, now)
-        first = self._first_words
-        asks = first.question if first is not None and self._awaited(view, now) else b""
-        decision = Decision(save=(sequence,)) + self.neighbourhood.hellos(own, now, self._here.new_id, asks=asks)
+        decision = Decision(save=(sequence,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
         leaves = self.neighbourhood.topology.leaves()
         decision += restored.asking(self._here, view, leaves, self._mute_after, now)
         return decision + self._show_silence(view, now) + self._let_go(view, now) + self._sweep(now)
@@ -329,6 +326,11 @@ class ApiRole:
                 silent.discard(leaf)
         self._silent = silent | stale
         return Decision(save=tuple(changed))
+
+
+def _may_place(body: Any) -> bool:
+    """Whether a record may place a server or grant one."""
+    return isinstance(body, Accepted | Refused | AttemptDue) or (isinstance(body, Intent) and body.action == "place")
 
 
 def _asked(server: Id, attempt: int, leaf: CellName, spec: BuildSpec) -> bytes:

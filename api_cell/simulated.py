@@ -7,15 +7,17 @@ from typing import Any
 from api_cell.front import FIRST_FLAVORS, seed_flavors
 from api_cell.images import Image, having, ref_to
 from api_cell.restored import put_back
+from api_cell.role import ApiRole
 from api_cell.rows import FlavorRow, Phase, ServerRow
 from api_cell.service import actions, quota, servers
 from api_cell.service.actions import Asking
 from api_cell.service.api import Api, Caller
 from api_cell.settings import Settings
 from api_cell.status import settle
+from cells.audit import ImageFact
 from cells.errors import BadInput
 from cells.model import Generation, ImageRef
-from cells.names import CellName, id_text
+from cells.names import CellName, id_from_text, id_text
 from cells.ports import Clock, NewId, Store, Unit
 
 URL = "http://127.0.0.1:9/image"
@@ -66,6 +68,24 @@ class MemoryImages:
     def delete(self, image_id: str) -> None:
         self._images.pop(image_id, None)
 
+    def fill(self, image_id: str) -> int:
+        """Data has come for an image: the HTTP status that says what became of it."""
+        image = self._images.get(image_id)
+        if image is None:
+            return 404
+        if image.status != "queued":
+            return 409
+        self._images[image_id] = replace(image, status="active", size=1, updated=self._clock())
+        return 204
+
+    def facts(self) -> tuple[ImageFact, ...]:
+        """The images made for snapshots."""
+        return tuple(
+            ImageFact(image=image.id, server=id_from_text(image.properties["instance_uuid"]), status=image.status)
+            for image in self._images.values()
+            if "instance_uuid" in image.properties
+        )
+
     def _add(self, id: str, **fields: Any) -> None:
         now = self._clock()
         self._images[id] = Image(id=id, created=now, updated=now, **fields)
@@ -76,6 +96,12 @@ class Desk:
     """What tenants can ask of one API cell. Each call raises what REST would turn into a 4xx."""
 
     api: Api
+    images: MemoryImages
+
+    def serve(self, role: ApiRole) -> None:
+        """Let a daemon of the cell reach the images."""
+        assert role.front is not None
+        role.front.images = self.images
 
     def create(self, project: str, name: str, flavor: str, request: str) -> bytes:
         """The id of a new server."""
@@ -155,4 +181,5 @@ def open_desk(cell: CellName, store: Store, clock: Clock, new_id: NewId, poke: C
         seed_flavors(unit)
     images = MemoryImages(clock, new_id)
     settings = replace(Settings(cell=cell), build_time=600)
-    return Desk(api=Api(settings=settings, store=store, images=images, poke=poke, clock=clock, ids=new_id))
+    api = Api(settings=settings, store=store, images=images, poke=poke, clock=clock, ids=new_id)
+    return Desk(api=api, images=images)

@@ -515,11 +515,13 @@ class Above:
 class HelloUp:
     """Child to parent, each tick: its own cell record and those of its descendants that are news on this edge. `yours`:
     what the parent once said of itself, where it now says older things: its database was put back to a backup.
-    `answers`: what the parent has asked."""
+    `asks`: the child has started and wants an answer at once, with `yours` where its words are older than those that
+    the parent keeps; `answers`: what the parent has asked."""
 
     records: tuple[SignedCellRecord, ...]
     yours: SignedCellRecord | None = None
     answers: bytes = b""
+    asks: bytes = b""
 
 
 @record("cell.hello_down", direction=Direction.BESIDE)
@@ -527,14 +529,14 @@ class HelloUp:
 class HelloDown:
     """Parent to child, each tick: every cell above (the parent itself at 0 hops), and a checksum of what the parent
     knows of the child's subtree, so that the child can tell when it must send all again. `own`: an API cell's record of
-    itself, which the child keeps for it; `yours` as in HelloUp. `asks`: the parent has started and wants an answer at
-    once, with `yours` where its words are older than those that the child keeps."""
+    itself, which the child keeps for it; `yours`, `asks` and `answers` as in HelloUp."""
 
     above: tuple[Above, ...]
     known: int = 0
     own: SignedCellRecord | None = None
     yours: SignedCellRecord | None = None
     asks: bytes = b""
+    answers: bytes = b""
 
 
 @record("cell.withdrawn", direction=Direction.BESIDE)
@@ -567,6 +569,13 @@ class NotForwarded:
 
 
 # --- local: things a cell tells itself ---
+
+
+@record("local.started", direction=Direction.LOCAL)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """This daemon has started, and its role is not sure yet that its database is the newest; told again each second
+    until it is."""
 
 
 @record("local.tick", direction=Direction.LOCAL)

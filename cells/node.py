@@ -20,7 +20,7 @@ from cells.identity import Identity, fingerprint
 from cells.intake import Intake, Item
 from cells.jobs import Jobs, Workers
 from cells.leases import RENEW, Shards
-from cells.messages import Ack, Direction, Expired, JobEnded, NotForwarded, Tick
+from cells.messages import Ack, Direction, Expired, JobEnded, NotForwarded, Started, Tick
 from cells.names import SECOND, CellName, Instant
 from cells.ports import Broker, Clock, Delivery, Link, NewId, Role, Store, Where
 from cells.pump import Pending, Pump
@@ -31,6 +31,7 @@ from cells.unsent import Unsent, Waiting
 
 log = logging.getLogger("celltree.node")
 
+LOOK_BACK = SECOND // 10
 POLL_WAKES = SECOND // 4
 ROLL = 3600 * SECOND
 SERIALS_A_START = 1 << 40
@@ -129,6 +130,9 @@ class Node:
         self._next_look: Instant = 0
         self._next_adopt: Instant = 0
         self._next_roll: Instant = 0
+        self._next_look_back: Instant = 0
+        self._next_ask: Instant = 0
+        self._is_sure = False
         self._last_step: Instant = 0
         self._taken_over = False
         self._stopping = threading.Event()
@@ -178,6 +182,8 @@ class Node:
     def next_due(self) -> Instant:
         """When something is due next, as far as this daemon knows."""
         due = [self._next_wakes, self._next_renew, self._next_tick, self._next_adopt]
+        if not self._is_sure:
+            due.append(self._next_look_back)
         waiting = (self._unsent.next_due(), self.jobs.next_try())
         return min(*due, *(later for later in waiting if later is not None))
 
@@ -216,6 +222,7 @@ class Node:
         log.warning("%s: the clock went back by %.0f s", self.name, (self._last_step - now) / SECOND)
         self._carry_until = self._next_wakes = self._next_renew = self._next_tick = 0
         self._next_look = self._next_adopt = self._next_roll = 0
+        self._next_look_back = self._next_ask = 0
         self._unsent.clock_was_put_back(now)
         self.jobs.clock_was_put_back()
         self._shards.clock_was_put_back(now)
@@ -434,6 +441,9 @@ class Node:
         self._local.append(Item(received=Received(record=expired)))
 
     def _housekeeping(self, now: Instant) -> None:
+        if not self._is_sure and now >= self._next_look_back:
+            self._next_look_back = now + LOOK_BACK
+            self._make_sure(now)
         if now >= self._next_renew:
             self._next_renew = now + RENEW
             gained = self._shards.renew(now)
@@ -455,6 +465,16 @@ class Node:
                 self._tell_self(Tick(taken_over=self._taken_over))
                 self._taken_over = False
 
+    def _make_sure(self, now: Instant) -> None:
+        """Not sure yet that the database was not put back to a backup: have the role ask, and go on when it is."""
+        with self.store.unit(lock=False) as unit:
+            self._is_sure = self.deciding.role.is_sure(unit, now)
+        if self._is_sure:
+            self._next_adopt = self._next_tick = 0
+        elif now >= self._next_ask:
+            self._next_ask = now + SECOND
+            self._tell_self(Started())
+
     def _adopt(self, now: Instant, shards: frozenset[int], *, everything: bool) -> None:
         """Take up what our shards hold and nobody works on: rows of daemons that died, or of our own former life."""
         if not shards:
@@ -462,7 +482,7 @@ class Node:
         in_shards = Where(column="shard", op="in", value=sorted(shards))
         due = () if everything else (Where(column="next_try", op="<=", value=now),)
         with self.store.unit(lock=False) as unit:
-            jobs = unit.find(JobRow, in_shards)
+            jobs = unit.find(JobRow, in_shards) if self._is_sure else []
             rows = unit.find(OutboxRow, in_shards, *due, limit=5000)
         for job in jobs:
             self.jobs.start(job, self._shards.held[job.shard])

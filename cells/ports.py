@@ -181,6 +181,10 @@ class Role(Protocol):
     def load(self, view: View, now: Instant) -> None:
         """Fill memory from rows, at start and now and then (other daemons of the cell change them too)."""
 
+    def is_sure(self, view: View, now: Instant) -> bool:
+        """Whether jobs that lie in the database may be gone on with: not before the neighbours have said that it was
+        not put back to a backup. Until then each daemon is told `Started`."""
+
     def decide(self, view: View, received: Received, now: Instant) -> Decision:
         """What to do about one record."""
 

@@ -155,7 +155,7 @@ class EdgeRow:
     `heard` is when its hello last came; `above` (of a parent) is who it says is above us: (name, hops, is API).
     `user` is who the neighbour is at our broker, empty where that is not known.
     `said`: the newest record that a parent which is an API cell gave of itself, to be shown to it should it forget.
-    `answered`: the last question of ours (HelloDown.asks) that this child has answered."""
+    `answered`: the last question of ours (`asks` of a hello) that this neighbour has answered."""
 
     neighbour: CellName
     parent: bool

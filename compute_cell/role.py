@@ -55,6 +55,7 @@ from cells.messages import (
     SetShares,
     SignedCellRecord,
     SnapshotServer,
+    Started,
     StartServer,
     StopServer,
     SuspendServer,
@@ -91,6 +92,7 @@ from compute_cell.rows import ROWS, GroupRow, HostRow, InstanceRow, Phase, PoolR
 from compute_cell.tasks import Measured, MeasureTask, Watched, WatchTask
 from compute_cell.watching import Watch
 from compute_cell.work import Counting, Tools, Work
+from routing import first_words
 from routing.neighbourhood import Neighbourhood
 from xenapi_host.driver import ClassicSource
 from xenapi_host.session import Session
@@ -98,6 +100,8 @@ from xenapi_host.session import Session
 _POOL_LANE = "pool "
 _WATCH_LANE = "watch "
 _WATCH_LOST = 120.0
+# What neither looks at rows of servers nor does anything to hosts.
+_AT_ONCE = (Ack, Ask, Expired, HelloDown, HelloUp, JobEnded, Started, Tick)
 Act = Callable[[View, Received, Any, Instant], Decision]
 
 
@@ -179,6 +183,7 @@ class ComputeRole:
         self._clearing = Clearing()
         self._unseen = reports.Unseen()
         self._watches: dict[str, Watch] = {}
+        self._first_words: first_words.FirstWords | None = None
         self._policies = evacuation.policies(settings.when_host_dies, settings.when_disks_are_lost)
         here = self._here
 
@@ -233,6 +238,7 @@ class ComputeRole:
             HelloDown: lambda view, received, body, now: self._hello(view, received, body, now),
             ReportsDue: lambda view, received, body, now: self._unseen.again(here, view, now),
             Tick: lambda view, received, body, now: self._tick(view, now),
+            Started: lambda view, received, body, now: self._started(view, now),
             JobEnded: lambda view, received, body, now: self._ended(view, received, body, now),
             Expired: lambda view, received, body, now: NOTHING,
         }
@@ -250,13 +256,21 @@ class ComputeRole:
 
     def load(self, view: View, now: Instant) -> None:
         self.neighbourhood.load(view, now)
+        if self._first_words is None:
+            edges, mute_after = self.neighbourhood.topology.edges, self.neighbourhood.mute_after
+            self._first_words = first_words.begun(self._here.new_id(), edges, now, mute_after, of_parents=True)
 
     def decide(self, view: View, received: Received, now: Instant) -> Decision:
         body = received.record.body
         act = self._acts.get(type(body))
         if act is None:
             raise Permanent(f"a compute cell has no use for {received.record.kind.name}")
+        if not isinstance(body, _AT_ONCE) and (awaited := self._awaited(view, now)):
+            return first_words.waits(received, awaited, self._here.new_id(), now)
         return self._unseen.after(self._here, act(view, received, body, now), now)
+
+    def is_sure(self, view: View, now: Instant) -> bool:
+        return not self._awaited(view, now)
 
     def next_hops(self, destination: CellName, now: Instant) -> tuple[CellName, ...]:
         return self.neighbourhood.topology.next_hops(destination, now)
@@ -334,13 +348,24 @@ class ComputeRole:
         said = self.neighbourhood.said_before(hello)
         if said is not None and said > _generation(view):
             decision += restored.put_back(view, said, self.neighbourhood.topology.api_cells(), now)
-        if isinstance(hello, HelloDown):
-            decision += self.neighbourhood.answer(received.record.origin, hello, now, self._here.new_id)
-        return decision
+        return decision + self.neighbourhood.answer(received.record.origin, hello, now, self._here.new_id)
+
+    def _awaited(self, view: View, now: Instant) -> tuple[CellName, ...]:
+        """The parents that have not shown yet what this cell said before its daemon started."""
+        return self._first_words.still(view, now) if self._first_words is not None else ()
+
+    def _started(self, view: View, now: Instant) -> Decision:
+        first = self._first_words
+        if first is None or not first.still(view, now):
+            return NOTHING
+        own, _ = self._own_record(view, now, more=0)
+        return self.neighbourhood.ask(own, first.question, now, self._here.new_id)
 
     def _tick(self, view: View, now: Instant) -> Decision:
         own, counter = self._own_record(view, now)
         decision = Decision(save=(counter,)) + self.neighbourhood.hellos(own, now, self._here.new_id)
+        if self._awaited(view, now):
+            return decision
         decision += self._clearing.look(self._here, view, self._settings.images_kept, now)
         decision += self._sweeping.look(self._here, view, now)
         decision += self._unseen.again(self._here, view, now) + self._measure(view, now) + self._watch(view, now)
@@ -354,10 +379,10 @@ class ComputeRole:
             decision += reports.digests(self._here, view, owners if view.all(PoolRow) else ())
         return decision
 
-    def _own_record(self, view: View, now: Instant) -> tuple[SignedCellRecord, CounterRow]:
+    def _own_record(self, view: View, now: Instant, more: int = 1) -> tuple[SignedCellRecord, CounterRow]:
         epoch = view.get(CounterRow, build.EPOCH) or CounterRow(name=build.EPOCH, value=1)
         sequence = view.get(CounterRow, build.GENERATION) or CounterRow(name=build.GENERATION, value=0)
-        sequence = replace(sequence, value=sequence.value + 1)
+        sequence = replace(sequence, value=sequence.value + more)
         rows = view.all(HostRow)
         settings = {row.name: row.value for row in view.all(SettingRow)}
         servers = view.count(InstanceRow, Where(column="phase", op="!=", value=Phase.GONE))

@@ -91,12 +91,10 @@ class Neighbourhood:
         self._merge(heard.entries)
         return self._concluded(heard, tuple(entry.row() for entry in news))
 
-    def hellos(
-        self, own: SignedCellRecord | None, now: Instant, new_id: Callable[[], Id], *, asks: bytes = b""
-    ) -> Decision:
+    def hellos(self, own: SignedCellRecord | None, now: Instant, new_id: Callable[[], Id]) -> Decision:
         """What to tell every neighbour, at a tick or sooner, and which cells to forget. `own` is this cell's newest
         record, signed; it has a new generation at every tick, or others take this cell for stale. An API cell gives it
-        to its children, who show it to it should it forget. `asks`: they shall answer this at once."""
+        to its children, who show it to it should it forget."""
         send: list[Record] = []
         if own is not None:
             self._own_epoch = self._verify(own).generation.epoch
@@ -106,25 +104,38 @@ class Neighbourhood:
             if not is_spoken_to(edge):
                 continue
             if not edge.parent:
-                bodies = (self._hello_down(edge.neighbour, own, now, asks),)
+                bodies = (self._hello_down(edge.neighbour, own, now),)
             elif own is not None:
                 bodies = self._hello_up(edge, own, now)
             send.extend(self._record(edge.neighbour, body, now, new_id) for body in bodies)
         return Decision(save=self._forget_detached(now), send=tuple(send))
 
     def ask(self, own: SignedCellRecord, asks: bytes, now: Instant, new_id: Callable[[], Id]) -> Decision:
-        """Between two ticks: a hello for every child, to be answered at once."""
-        children = [edge.neighbour for edge in self.topology.edges if is_spoken_to(edge) and not edge.parent]
-        bodies = ((child, self._hello_down(child, own, now, asks)) for child in children)
-        return Decision(send=tuple(self._record(child, body, now, new_id) for child, body in bodies))
+        """Ask those who keep what this cell has said of itself, an API cell its children and a compute cell its
+        parents, for an answer at once."""
+        send = []
+        for edge in self.topology.edges:
+            if not is_spoken_to(edge) or edge.parent is self.api:
+                continue
+            body: HelloUp | HelloDown
+            if edge.parent:
+                body = HelloUp(records=(own,), yours=self._forgotten(edge), asks=asks)
+            else:
+                body = replace(self._hello_down(edge.neighbour, own, now), asks=asks)
+            send.append(self._record(edge.neighbour, body, now, new_id))
+        return Decision(send=tuple(send))
 
-    def answer(self, parent: CellName, hello: HelloDown, now: Instant, new_id: Callable[[], Id]) -> Decision:
-        """The answer to a parent that has just started: what it once said of itself, if it says older things now."""
-        edge = next((edge for edge in self.topology.edges if edge.neighbour == parent and edge.parent), None)
+    def answer(self, asker: CellName, hello: HelloUp | HelloDown, now: Instant, new_id: Callable[[], Id]) -> Decision:
+        """The answer to a neighbour that has just started: what it once said of itself, if it says older things now."""
+        edge = next((edge for edge in self.topology.edges if edge.neighbour == asker), None)
         if not hello.asks or edge is None or not is_spoken_to(edge):
             return NOTHING
-        body = HelloUp(records=(), yours=self._forgotten(edge), answers=hello.asks)
-        return Decision(send=(self._record(parent, body, now, new_id),))
+        body: HelloUp | HelloDown
+        if edge.parent:
+            body = HelloUp(records=(), yours=self._forgotten(edge), answers=hello.asks)
+        else:
+            body = replace(self._hello_down(asker, None, now), answers=hello.asks)
+        return Decision(send=(self._record(asker, body, now, new_id),))
 
     # --- asking ---
 
@@ -216,7 +227,7 @@ class Neighbourhood:
         deadline = now + self.mute_after
         return Record(id=new_id(), body=body, origin=self.here, destination=neighbour, deadline=deadline)
 
-    def _hello_down(self, child: CellName, own: SignedCellRecord | None, now: Instant, asks: bytes = b"") -> HelloDown:
+    def _hello_down(self, child: CellName, own: SignedCellRecord | None, now: Instant) -> HelloDown:
         subtree = self.topology.below(child) | {child}
         known = self.roster.checksum(subtree, now, self.mute_after)
         entry, shown = self.roster.get(child), self._shown.get(child)
@@ -226,7 +237,6 @@ class Neighbourhood:
             known=known,
             own=own if self.api else None,
             yours=entry.signed if entry is not None and behind else None,
-            asks=asks,
         )
 
     def _checksum(self, now: Instant) -> int:

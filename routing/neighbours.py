@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from cells.errors import BadInput
 from cells.messages import HelloDown, HelloUp, SignedCellRecord
 from cells.model import CellRecord, CellState
-from cells.names import CellName, Instant
+from cells.names import CellName, Id, Instant
 from cells.record import MAX_HOPS
 from cells.rows import EdgeRow
 from routing.roster import Age, Entry, Roster
@@ -115,9 +115,12 @@ def hear_up(
         entries[record.name] = entry if earlier is None else earlier.newer(entry)
     own = entries.get(edge.neighbour)
     uuid = own.record.uuid if own is not None and edge.uuid in _UNKNOWN_UUIDS else edge.uuid
-    answered = hello.answers if len(hello.answers) == len(edge.answered) else edge.answered
-    changed = replace(edge, heard=now, uuid=uuid, answered=answered)
+    changed = replace(edge, heard=now, uuid=uuid, answered=_answered(edge, hello))
     return Heard(edge=changed, entries=tuple(entries.values()), notes=tuple(notes))
+
+
+def _answered(edge: EdgeRow, hello: HelloUp | HelloDown) -> Id:
+    return hello.answers if len(hello.answers) == len(edge.answered) else edge.answered
 
 
 def _why_not(record: CellRecord, edge: EdgeRow, held: Entry | None, here: CellName, above: Collection[CellName]) -> str:
@@ -150,7 +153,8 @@ def hear_down(edge: EdgeRow | None, sender: CellName, hello: HelloDown, *, here:
     if refused != edge.refused:
         notes = (f"edge to parent {sender} {f'cut: {refused}' if refused else 'healed: the cycle is gone'}",)
     above = tuple((name, hops, api) for name, (hops, api) in sorted(nearest.items()))
-    return Heard(edge=replace(edge, heard=now, above=above, refused=refused), notes=notes)
+    changed = replace(edge, heard=now, above=above, refused=refused, answered=_answered(edge, hello))
+    return Heard(edge=changed, notes=notes)
 
 
 def word_of(signed: SignedCellRecord | None, verify: Verify) -> CellRecord | None:

@@ -136,6 +136,27 @@ def untold(seed: int) -> Plan:
     )
 
 
+def untold_leaves(seed: int) -> Plan:
+    """Every leaf is put back, a little later, to the middle of builds, and nobody says so. The servers were deleted
+    since."""
+    plan, chance = _calm(seed)
+    asks, mishaps = [], []
+    for n in range(4):
+        at = CALM + 2 + n * 20
+        for number in range(4 * n, 4 * n + 4):
+            ask = Ask(
+                at=at + number * 0.002, api=plan.apis[0], project="blue", server=number, action="create", argument="1"
+            )
+            asks += [ask, replace(ask, at=at + 4, action="delete", argument="")]
+        moment = at + chance.uniform(0.0, 0.3)
+        mishaps += [Mishap(fault=Fault.RESTORED, at=moment, lasts=8.0, cell=leaf) for leaf in plan.leaves]
+    return replace(
+        plan,
+        asks=tuple(sorted(asks, key=lambda ask: ask.at)),
+        mishaps=tuple(sorted(mishaps, key=lambda mishap: mishap.at)),
+    )
+
+
 def killed_at_commits(seed: int) -> Plan:
     """In every cell a daemon dies before a commit, again and again, with what was delivered to it; the other lives."""
     plan, chance = _calm(seed)

@@ -143,11 +143,21 @@ class _NoReservations(_Dressed):
 
 
 class _NoFirstWords(_Dressed):
-    """An API cell whose daemon places at once after its start."""
+    """A cell whose daemon acts at once after its start: places, or goes on with what it had begun."""
 
     def decide(self, view: Any, received: Received, now: int) -> Decision:
         self._role._first_words.is_known = True
         return self._role.decide(view, received, now)
+
+    def is_sure(self, view: Any, now: int) -> bool:
+        return True
+
+
+def _behind_first_words(dress: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A leaf that has just started asks its parents first, which spares it most of what these rules are for. They stand
+    behind that, for a leaf whose parents do not answer."""
+    at_once = _dress("compute", _NoFirstWords)
+    return lambda role: dress(at_once(role))
 
 
 class _NoDeadlines(_Dressed):
@@ -255,11 +265,12 @@ RULES: dict[str, Callable[[], Build]] = {
     "versions": lambda: Build(dress=_dress("api", _AnyVersion)),
     "digests": lambda: Build(dress=_dress("compute", _NoDigests)),
     "claims of hosts": lambda: Build(dress=_dress("compute", _ClaimsNothing)),
-    "deadlines": lambda: Build(dress=_dress("compute", _NoDeadlines)),
+    "deadlines": lambda: Build(dress=_behind_first_words(_dress("compute", _NoDeadlines))),
     "lease epochs": lambda: Build(node=_NoEpochsInNode, dress=_dress("compute", _NoEpochsInJobs)),
     "reservations": lambda: Build(dress=_dress("api", _NoReservations)),
-    "command numbers": lambda: Build(dress=_dress("compute", _NoNumbers)),
+    "command numbers": lambda: Build(dress=_behind_first_words(_dress("compute", _NoNumbers))),
     "first words": lambda: Build(dress=_dress("api", _NoFirstWords)),
-    "commands to forgotten servers": lambda: Build(dress=_forgetful),
+    "first words of leaves": lambda: Build(dress=_dress("compute", _NoFirstWords)),
+    "commands to forgotten servers": lambda: Build(dress=_behind_first_words(_forgetful)),
     "acknowledged after the commit": lambda: Build(acks_early=True),
 }

@@ -42,6 +42,7 @@ BROKEN: dict[str, tuple[Plans, int, set[str]]] = {
         10,
         {"at most one VM of a server is started", "one VM for each server", "a failed build leaves nothing"},
     ),
+    "first words of leaves": (focused.untold_leaves, 6, {"delete wins"}),
     "commands to forgotten servers": (focused.forgotten_servers, 6, {"everything ends"}),
 }
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from api_cell.first_words import begun
 from api_cell.rows import Phase, ServerRow
-from cells.messages import Accepted, BuildServer, Grant, Intent
+from cells.decision import Decision
+from cells.messages import Accepted, BuildServer, Grant, Intent, Started
 from cells.names import SECOND
-from cells.record import Received
+from cells.record import NO_SERVER, Received
 from cells.rows import EdgeRow
+from routing.first_words import begun
 from tests.support.embedded import Tree, make_tree
 from tests.unit.api_cell.test_walk_decisions import Server, sent
 from tests.unit.routing.trees import an_edge
@@ -28,7 +30,7 @@ def tree() -> Iterator[Tree]:
 
 
 def awaited(*edges: EdgeRow, later: int = 0) -> tuple[str, ...]:
-    return begun(QUESTION, edges, NOW, MUTE).awaited(edges, NOW + later, MUTE)
+    return begun(QUESTION, edges, NOW, MUTE).awaited(edges, NOW + later)
 
 
 def test_children_are_awaited_until_they_answer_this_question() -> None:
@@ -80,10 +82,14 @@ def test_restart_delays_a_build_by_a_round_trip_only(tree: Tree) -> None:
 
 def test_daemon_beside_one_that_ticks_asks_for_itself(tree: Tree) -> None:
     tree.open("east", "b")
-    tree.run(1)
     second = tree["east/b"].role
-    record = tree.record("east", "east", Intent(action="place", number=1), Server(tree).id)
-    with tree.stores["east"].inner.unit() as unit:
-        decision = second.decide(unit, Received(record=record), tree.clock())
-    assert sent(decision, BuildServer) == []
-    assert {each.destination for each in decision.send} == {"leaf-a", "leaf-b"}
+
+    def decided(body: Any, server: bytes = NO_SERVER) -> Decision:
+        with tree.stores["east"].inner.unit() as unit:
+            return second.decide(unit, Received(record=tree.record("east", "east", body, server)), tree.clock())
+
+    place = Intent(action="place", number=1)
+    assert sent(decided(place, Server(tree).id), BuildServer) == []
+    assert {each.destination for each in decided(Started()).send} == {"leaf-a", "leaf-b"}
+    tree.run(1)
+    assert len(sent(decided(place, Server(tree).id), BuildServer)) == 1

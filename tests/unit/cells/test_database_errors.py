@@ -77,7 +77,7 @@ def test_servers_of_a_leaf_that_is_heard_again_show_so_though_the_first_look_was
     role, tick = tree["east"].role, Received(record=tree.record("east", "east", Tick()))
     tree["leaf"].node.poke()
     while True:
-        tree.run(0.25)
+        tree.run(0.01, step=0.01)
         with tree.stores["east"].inner.unit() as unit:
             rolled_back = role.decide(unit, tick, tree.clock())
         if any(isinstance(row, ServerRow) for row in rolled_back.save):
