@@ -116,6 +116,15 @@ class DiskFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFact:
+    """An image that was made for a snapshot of a server, as the image service of the server's owner has it."""
+
+    image: str
+    server: Id
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFacts:
     """The truth of one pool."""
 

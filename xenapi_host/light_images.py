@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from xenapi_host.driver.classic import PLUGIN as CLASSIC_PLUGIN
@@ -18,9 +19,14 @@ from xenapi_host.simulator.light import LightPool
 from xenapi_host.simulator.storage import NoRoom
 
 
-def give_images(pool: LightPool, *, virtual_size: int = GIB) -> LightGuests:
-    """Let every image exist, with one disk of `virtual_size` bytes, every upload be taken, and the other plugins be
-    there; what guests are told is in the answer."""
+def _taken(url: str) -> int:
+    return 204
+
+
+def give_images(pool: LightPool, *, virtual_size: int = GIB, uploaded: Callable[[str], int] = _taken) -> LightGuests:
+    """Let every image exist, with one disk of `virtual_size` bytes, every upload be taken unless `uploaded` (told its
+    address) answers with another status than an image service's 204, and the other plugins be there; what guests are
+    told is in the answer."""
 
     def download(call: Call, host: Row, args: dict[str, str]) -> str:
         params = json.loads(args["params"])
@@ -45,6 +51,9 @@ def give_images(pool: LightPool, *, virtual_size: int = GIB) -> LightGuests:
                 size += call.engine.storage.disk(storage, uuid).physical_size
             except KeyError:
                 raise _failed("upload", f"{uuid}.vhd is not in the SR; read the chain again") from None
+        if (status := uploaded(params["url"])) != 204:
+            gone = "ImageNotFound: Glance has no such image for the upload"
+            raise _failed("upload", gone if status == 404 else f"Glance refused the upload with status {status}")
         disks = 1 if base else len(params["chain"])
         return json.dumps({"size": size, "checksum": "0" * 32, "identity": params["chain"][0], "disks": disks})
 

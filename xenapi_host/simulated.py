@@ -63,14 +63,16 @@ class TurnSession(Session):
 
 
 class SimulatedPool:
-    """Light hosts with a clock that is given."""
+    """Light hosts with a clock that is given. `uploaded`: told the id of an image whose data has been sent, answers as
+    an image service would (204)."""
 
     def __init__(self, name: str, hosts: int, seed: int, clock: Callable[[], float], shared: bool = False) -> None:
         shape = HostShape(cpu_objects=False, sr_type="nfs" if shared else "ext", ram_mib=8 * 1024, disk_bytes=60 * GIB)
         self.name = name
         self._clock = clock
         self._pool = LightPool(hosts=hosts, shape=shape, name=name, seed=seed, clock=clock, sleep=lambda _: None)
-        give_images(self._pool, virtual_size=GIB)
+        self.uploaded: Callable[[str], int] = lambda image: 204
+        give_images(self._pool, virtual_size=GIB, uploaded=lambda url: self.uploaded(url.split("/")[-2]))
 
     def session(
         self, around: Around, sleep: Callable[[float], None], blind: Callable[[str], bool] = lambda method: False
@@ -115,6 +117,16 @@ class SimulatedPool:
         return tuple(
             (server, str(vm["uuid"])) for server, vm in self._ours() if vm["power_state"] not in ("Halted", "Suspended")
         )
+
+    def disks_of(self, server: bytes) -> frozenset[str]:
+        """The uuids of the disks that hang on VMs of a server."""
+        db = self._pool.engine.db
+        vbds = (db.get("VBD", ref) for owner, vm in self._ours() if owner == server for ref in vm["VBDs"])
+        return frozenset(str(db.get("VDI", vbd["VDI"])["uuid"]) for vbd in vbds if vbd["type"] == "Disk")
+
+    def disks(self) -> frozenset[str]:
+        """The uuids of all disks there are."""
+        return frozenset(str(vdi["uuid"]) for vdi in self._pool.engine.db.all("VDI"))
 
     def facts(self) -> PoolFacts:
         """The whole truth."""

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from cells.audit import Audit, PoolFacts, ServerFact, Standing, VmFact
+from cells.audit import Audit, ImageFact, PoolFacts, ServerFact, Standing, VmFact
 from cells.decision import Decision
 from cells.model import PowerState
 from cells.names import CellName, Id, Instant, id_text
@@ -44,8 +44,9 @@ class Known:
 @dataclass(slots=True)
 class Memory:
     """What has been seen so far. `accepted`: servers that a tenant was promised, and by whom; `deleted`: those he wants
-    gone; `started`: (server, VM) that run at each leaf. `unsure`: servers of which a wish may be lost with the database
-    it was in; `restored`: cells whose database was put back to a backup."""
+    gone; `started`: (server, VM) that run at each leaf; `whole`: the disks (uuids) that a server had at a leaf when
+    nothing was being done to it last, and at which version that was. `unsure`: servers of which a wish may be lost
+    with the database it was in; `restored`: cells whose database was put back to a backup."""
 
     accepted: dict[Id, CellName] = field(default_factory=dict)
     deleted: set[Id] = field(default_factory=set)
@@ -53,6 +54,7 @@ class Memory:
     handled: dict[CellName, set[Id]] = field(default_factory=lambda: defaultdict(set))
     versions: dict[tuple[CellName, Id, int], int] = field(default_factory=dict)
     started: dict[CellName, tuple[tuple[Id, str], ...]] = field(default_factory=dict)
+    whole: dict[tuple[CellName, Id], tuple[int, frozenset[str]]] = field(default_factory=dict)
 
     unsure: set[Id] = field(default_factory=set)
     restored: set[CellName] = field(default_factory=set)
@@ -80,6 +82,19 @@ class Memory:
     def look_at(self, leaf: CellName) -> None:
         """Something may have started there."""
         self.started.setdefault(leaf, ())
+
+    def whole_are(self, audit: Audit, disks_of: Callable[[Id], frozenset[str]]) -> None:
+        """What a leaf has committed tells of which servers all disks are complete: those that nothing is done to."""
+        for fact in audit.held:
+            key = (audit.cell, fact.server)
+            if fact.standing is Standing.GONE:
+                self.whole.pop(key, None)
+            elif fact.standing is Standing.HELD and self.whole.get(key, (0, ()))[0] != fact.version:
+                self.whole[key] = (fact.version, disks_of(fact.server))
+
+    def disks_are_lost(self, leaf: CellName) -> None:
+        """A host there is gone for good, as an administrator says, with the disks that were on it."""
+        self.whole = {key: disks for key, disks in self.whole.items() if key[0] != leaf}
 
     def set_back(self, server: Id) -> None:
         """A backup was put back: what its owner knows of it may be older now."""
@@ -188,29 +203,35 @@ Check = Callable[[Audit, Mapping[CellName, Audit], Memory], Iterator[Breach]]
 _STEPS: tuple[Check, ...] = (_one_started_vm, _room_adds_up, _views_follow, _over_is_over, _ends_are_final)
 
 
+def a_disk_remains(leaf: CellName, disks: frozenset[str], running: frozenset[Id], memory: Memory) -> Breach | None:
+    """Asked when a disk or a VM has gone from a pool; `disks`: those that are left there, `running`: servers with a
+    started VM. Of the disks that a server had when nothing was being done to it one at least stays, until it runs on
+    what replaces it, or its leaf says that this is complete."""
+    asked_to_go = memory.deleted | memory.unsure | running
+    for (cell, server), (_, whole) in memory.whole.items():
+        if cell == leaf and whole and not whole & disks and server not in asked_to_go:
+            text = f"{leaf} has none left of the disks of {id_text(server)}, {', '.join(sorted(whole))}"
+            return _breach("one complete disk at least", "P1", text, server)
+    return None
+
+
 # --- at rest ---
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
-    """Everything there is when nothing goes on any more."""
+    """Everything there is when nothing goes on any more. `reaches`: the leaves below each API cell."""
 
     audits: Mapping[CellName, Audit]
     pools: Mapping[CellName, PoolFacts]
     memory: Memory
     reaches: Mapping[CellName, frozenset[CellName]]
     parked: Mapping[CellName, tuple[str, ...]]
+    images: Mapping[CellName, tuple[ImageFact, ...]] = field(default_factory=dict)
 
 
-def at_rest(
-    audits: Mapping[CellName, Audit],
-    pools: Mapping[CellName, PoolFacts],
-    memory: Memory,
-    reaches: Mapping[CellName, frozenset[CellName]],
-    parked: Mapping[CellName, tuple[str, ...]],
-) -> Breach | None:
-    """The first breach. `reaches`: the leaves below each API cell."""
-    rest = Rest(audits=audits, pools=pools, memory=memory, reaches=reaches, parked=parked)
+def at_rest(rest: Rest) -> Breach | None:
+    """The first breach."""
     for check in AT_REST:
         for breach in check(rest):
             return breach
@@ -349,6 +370,16 @@ def _nothing_parked(rest: Rest) -> Iterator[Breach]:
         yield _breach("nothing sound is parked", "P2", f"{cell} has parked {len(reasons)}: {reasons[0]}")
 
 
+def _images_end(rest: Rest) -> Iterator[Breach]:
+    """The image of a snapshot is whole, or it is said that there will be none: it is taken away or in error."""
+    for owner, images in rest.images.items():
+        for fact in images:
+            # A wish that was lost with its database leaves an image, which goes after a day.
+            if fact.status not in ("active", "error") and owner not in rest.memory.restored:
+                text = f"image {fact.image} of {id_text(fact.server)} at {owner} is {fact.status}"
+                yield _breach("an image is whole or given up", "P1", text, fact.server)
+
+
 AT_REST: tuple[Callable[[Rest], Iterator[Breach]], ...] = (
     _builds_end,
     _nothing_unknown,
@@ -357,4 +388,5 @@ AT_REST: tuple[Callable[[Rest], Iterator[Breach]], ...] = (
     _capacity_is_known,
     _usage_adds_up,
     _nothing_parked,
+    _images_end,
 )

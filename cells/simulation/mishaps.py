@@ -126,9 +126,13 @@ def _host_crash(world: World, mishap: Mishap) -> None:
     host = place.pool.kill(mishap.nth)
     if not host:
         return
-    is_dead = mishap.rate > 0.5
-    if is_dead:
-        world.later(min(6.0, mishap.lasts / 2), partial(place.ground.confirm_dead, host, True))
+
+    def say_dead() -> None:
+        place.ground.confirm_dead(host, True)
+        world.memory.disks_are_lost(mishap.cell)
+
+    if mishap.rate > 0.5:
+        world.later(min(6.0, mishap.lasts / 2), say_dead)
 
     def back() -> None:
         place.pool.bring_back(host)

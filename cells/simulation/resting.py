@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from cells.audit import PoolFacts, Standing
+from cells.audit import ImageFact, PoolFacts, Standing
 from cells.names import CellName, id_text
 from cells.record import NO_SERVER
 from cells.rows import JobRow, OutboxRow, ParkedRow
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 def facts(world: World) -> dict[CellName, PoolFacts]:
     """What is on the hosts."""
     return {name: world.places[name].pool.facts() for name in world.plan.hosts}
+
+
+def images(world: World) -> dict[CellName, tuple[ImageFact, ...]]:
+    """What has become of the images of snapshots, by the API cell that holds them."""
+    return {name: world.places[name].desk.images.facts() for name in world.plan.apis}
 
 
 def parked(world: World) -> dict[CellName, tuple[str, ...]]:

@@ -29,7 +29,7 @@ from cells.record import NO_SERVER, Received
 from cells.rows import MACHINERY
 from cells.simulation import administration, resting
 from cells.simulation.house import AnySimulatedStore, Build, SimulatedHouse
-from cells.simulation.invariants import Breach, Known, Memory, at_every_step, at_rest
+from cells.simulation.invariants import Breach, Known, Memory, Rest, a_disk_remains, at_every_step, at_rest
 from cells.simulation.mishaps import HAPPEN
 from cells.simulation.network import Network
 from cells.simulation.plan import Ask, Mishap, Plan, wanted
@@ -43,6 +43,7 @@ LOOK_EVERY = 5.0
 TICK = 3.0
 _LINES = 6000
 _MACHINERY = frozenset(MACHINERY)
+_TAKES_DISKS = frozenset({"VDI.destroy", "VM.destroy"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -252,6 +253,7 @@ class World:
             shared = name in self.plan.shared
             place.pool = part("light_pool")(name, self.plan.hosts[name], number, lambda: self.clock() / SECOND, shared)
             place.ground = part("hosts")(place.outside)
+            place.pool.uploaded = self._uploaded
         if role == "api":
             poke = partial(self.poke, name)
             place.desk = part("desk")(name, place.outside, self.clock, self.house.new_id, poke)
@@ -279,6 +281,8 @@ class World:
         self.house.clock = self.clock
         place.store.step, place.store.fails = steps, fails
         cell.node.deciding.trace = partial(self._decided, place)
+        if place.desk is not None:
+            place.desk.serve(cell.role)
         if place.pool is not None and not daemon and self.time == 0:
             with place.outside.unit() as unit:
                 part("pool")(
@@ -460,11 +464,19 @@ class World:
         if ".start" in method or ".resume" in method or method.endswith("reboot"):
             self._dirty.setdefault(place.name)
             self.memory.look_at(place.name)
+        if method in _TAKES_DISKS:
+            running = frozenset(server for server, _ in self.started(place.name))
+            self._broken(a_disk_remains(place.name, place.pool.disks(), running, self.memory))
         # The answer takes its time. A request leaves at once: a process that stands still here has sent it.
         crew.sleep(self.chance.uniform(0.5, 5.0) if place.slow else self.chance.uniform(0.001, 0.02))
         self._step(place.name, "after call")
         if self._host_fails(place):
             raise place.pool.unreachable()
+
+    def _uploaded(self, image: str) -> int:
+        """The data of an image has come to whichever API cell holds it: the HTTP status that it answers with."""
+        answers = (self.places[name].desk.images.fill(image) for name in self.plan.apis)
+        return next((status for status in answers if status != 404), 404)
 
     def _host_fails(self, place: Place) -> bool:
         if not place.host_fault or self.chance.random() >= place.host_fault:
@@ -516,12 +528,15 @@ class World:
                 self.audits[name] = found
                 if self.places[name].pool is not None:
                     self.memory.started[name] = self.started(name)
-                breach = at_every_step(found, self.audits, self.memory)
-                if breach is not None and self._breach is None:
-                    self._breach = breach
-                    self.note(f"BROKEN {breach}")
+                    self.memory.whole_are(found, self.places[name].pool.disks_of)
+                self._broken(at_every_step(found, self.audits, self.memory))
             else:
                 self.audits.pop(name, None)
+
+    def _broken(self, breach: Breach | None) -> None:
+        if breach is not None and self._breach is None:
+            self._breach = breach
+            self.note(f"BROKEN {breach}")
 
     def _look(self) -> None:
         """Is it at rest? Then everything must be right."""
@@ -529,7 +544,15 @@ class World:
         if not waits:
             self.counts["checked at rest"] += 1
             audits = {name: audit for name in self.places if (audit := self.audit(name)) is not None}
-            breach = at_rest(audits, resting.facts(self), self.memory, resting.reaches(self), resting.parked(self))
+            rest = Rest(
+                audits=audits,
+                pools=resting.facts(self),
+                memory=self.memory,
+                reaches=resting.reaches(self),
+                parked=resting.parked(self),
+                images=resting.images(self),
+            )
+            breach = at_rest(rest)
             # Capacity and silence need some ticks to be known everywhere.
             if breach is None or self.time > self._rest_since() + 120:
                 self._breach = breach

@@ -5,9 +5,20 @@ from typing import Any
 
 import pytest
 
-from cells.audit import Audit, CapacityFact, DiskFact, PlaceFact, PoolFacts, ServerFact, Standing, UsageFact, VmFact
+from cells.audit import (
+    Audit,
+    CapacityFact,
+    DiskFact,
+    ImageFact,
+    PlaceFact,
+    PoolFacts,
+    ServerFact,
+    Standing,
+    UsageFact,
+    VmFact,
+)
 from cells.model import Flavor, InstanceState, PowerState, VmState
-from cells.simulation.invariants import Memory, at_every_step, at_rest
+from cells.simulation.invariants import Memory, Rest, a_disk_remains, at_every_step, at_rest
 
 SERVER = bytes(15) + b"\x01"
 OTHER = bytes(15) + b"\x02"
@@ -46,9 +57,19 @@ def rest(
     pool: PoolFacts = POOL,
     parked: dict[str, tuple[str, ...]] | None = None,
     deleted: frozenset[bytes] = frozenset(),
+    image: str = "active",
+    restored: str = "",
 ) -> str:
-    memory = Memory(accepted={SERVER: "api"}, deleted=set(deleted))
-    breach = at_rest({"api": api, "leaf": leaf}, {"leaf": pool}, memory, {"api": frozenset({"leaf"})}, parked or {})
+    memory = Memory(accepted={SERVER: "api"}, deleted=set(deleted), restored={restored})
+    found = Rest(
+        audits={"api": api, "leaf": leaf},
+        pools={"leaf": pool},
+        memory=memory,
+        reaches={"api": frozenset({"leaf"})},
+        parked=parked or {},
+        images={"api": (ImageFact(image="image-1", server=SERVER, status=image),)},
+    )
+    breach = at_rest(found)
     return breach.name if breach is not None else ""
 
 
@@ -66,6 +87,12 @@ def vms(*found: VmFact) -> PoolFacts:
 
 def test_a_world_that_is_right_passes() -> None:
     assert rest() == ""
+    assert rest(image="error") == ""
+
+
+def test_image_may_wait_where_the_wish_may_have_been_lost_with_its_database() -> None:
+    assert rest(image="queued", restored="api") == ""
+    assert rest(image="queued", restored="leaf") == "an image is whole or given up"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +125,8 @@ def test_a_world_that_is_right_passes() -> None:
         ({"api": replace(API, capacity=())}, "capacity is counted once and exact"),
         ({"api": replace(API, usage=(replace(USAGE, kept=(2, 1, 512)),))}, "quota usage is what there is"),
         ({"parked": {"leaf": ("why",)}}, "nothing sound is parked"),
+        ({"image": "queued"}, "an image is whole or given up"),
+        ({"image": "saving"}, "an image is whole or given up"),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
@@ -168,3 +197,51 @@ def test_what_is_gone_must_stay_gone() -> None:
 def test_vm_that_runs_after_the_end_is_seen() -> None:
     memory = Memory(ended={SERVER}, started={"leaf": ((SERVER, "vm-1"),)})
     assert step(LEAF, memory) == "delete wins"
+
+
+# --- disks ---
+
+
+def remembered(leaf: Audit = LEAF, memory: Memory | None = None, *disks: str) -> Memory:
+    memory = memory or Memory()
+    memory.whole_are(leaf, lambda server: frozenset(disks))
+    return memory
+
+
+def lost(memory: Memory, *left: str, running: frozenset[bytes] = frozenset(), leaf: str = "leaf") -> bool:
+    breach = a_disk_remains(leaf, frozenset(left), running, memory)
+    assert breach is None or breach.name == "one complete disk at least"
+    return breach is not None
+
+
+def test_last_complete_disk_that_goes_is_seen() -> None:
+    memory = remembered(LEAF, None, "old")
+    assert not lost(memory, "old", "new")
+    assert lost(memory, "new")
+    assert lost(memory)
+    assert not lost(memory, "new", leaf="other")
+
+
+def test_disk_that_a_server_runs_on_is_complete() -> None:
+    assert not lost(remembered(LEAF, None, "old"), "new", running=frozenset({SERVER}))
+
+
+def test_what_a_leaf_is_at_work_on_does_not_count_as_complete_before_it_says_so() -> None:
+    memory = remembered(LEAF, None, "old")
+    remembered(held(standing=Standing.PENDING, version=4), memory, "old", "half")
+    assert lost(memory, "half")
+    remembered(held(version=5), memory, "old", "whole")
+    assert not lost(memory, "whole")
+
+
+def test_disks_may_go_of_what_is_deleted_or_unsure_or_was_on_a_host_that_is_gone() -> None:
+    assert not lost(remembered(LEAF, Memory(deleted={SERVER}), "old"))
+    assert not lost(remembered(LEAF, Memory(unsure={SERVER}), "old"))
+    memory = remembered(LEAF, None, "old")
+    remembered(held(standing=Standing.GONE), memory)
+    assert not lost(memory)
+    memory = remembered(LEAF, None, "old")
+    memory.disks_are_lost("other")
+    assert lost(memory)
+    memory.disks_are_lost("leaf")
+    assert not lost(memory)
