@@ -146,6 +146,8 @@ def _images(ends: Sequence[Event], truth: Truth) -> Iterator[str]:
         if event.image and truth.images.get(event.image, "deleted") not in IMAGE_ENDS:
             status = truth.images[event.image]
             yield f"P1, a snapshot ends: image {event.image} of {event.name} is {status}"
+    for said in truth.damaged:
+        yield f"P1, an image is what is said of it: {said}"
 
 
 def _flavors(events: Sequence[Event], truth: Truth) -> Iterator[str]:

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,15 +58,22 @@ class Door:
         self._chance = chance
 
     def ask(self, method: str, path: str, body: Any = None, request: str = "", service: str = "/v2.1") -> Answer:
+        return self._first(lambda host: _ask(host, method, f"{service}{path}", body, request, json.loads))
+
+    def fetch(self, path: str) -> Answer:
+        """What lies there, as bytes."""
+        return self._first(lambda host: _ask(host, "GET", path, None, "", bytes))
+
+    def _first(self, ask: Callable[[str], Answer]) -> Answer:
         answer = Answer(sent=False)
         for host in self._chance.sample(self._hosts, len(self._hosts)):
-            answer = _ask(host, method, f"{service}{path}", body, request)
+            answer = ask(host)
             if answer.sent:
                 break
         return answer
 
 
-def _ask(host: str, method: str, path: str, body: Any, request: str) -> Answer:
+def _ask(host: str, method: str, path: str, body: Any, request: str, read: Callable[[bytes], Any]) -> Answer:
     headers = {"OpenStack-API-Version": f"compute {MICROVERSION}", "Connection": "close"}
     if request:
         headers["X-Openstack-Request-Id"] = request
@@ -82,7 +89,7 @@ def _ask(host: str, method: str, path: str, body: Any, request: str) -> Answer:
         connection.request(method, path, data, headers)
         response = connection.getresponse()
         text = response.read()
-        return Answer(code=response.status, body=json.loads(text) if text else None)
+        return Answer(code=response.status, body=read(text) if text else None)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Answer(error=f"{type(error).__name__} {error}")
     finally:

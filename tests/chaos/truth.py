@@ -1,12 +1,14 @@
 """What all cells and hosts of a lab have: rows of every database, VMs and disks of every pool, images."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from api_cell.audit import audit as audit_api
 from cells.audit import Audit, DiskFact, PoolFacts, VmFact
 from cells.config import identity
+from cells.errors import Temporary
 from cells.house import system_clock
 from cells.lab.lab import Lab
 from cells.names import CellName, id_from_text
@@ -16,19 +18,21 @@ from cells.rows import InboxRow, JobRow, OutboxRow, ParkedRow
 from cells.topology_file import API
 from compute_cell.audit import audit as audit_leaf
 from routing.neighbourhood import Neighbourhood
+from tests.chaos.history import End
 from tests.chaos.tenants import Door
 from xenapi_host import tags
 from xenapi_host.plan import CONFIG_DEVICE
 from xenapi_host.session import Access, connect
 
 MIB = 2**20
+FETCHED = 3
 Rows = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
     """`busy`: what still waits or goes on, in words. `records`: how many have had their effect. `images`: status by
-    id."""
+    id. `damaged`: images that were fetched and are not what the image service says of them, in words."""
 
     audits: Mapping[CellName, Audit]
     pools: Mapping[CellName, PoolFacts]
@@ -36,6 +40,7 @@ class Truth:
     busy: tuple[str, ...]
     records: int
     images: Mapping[str, str]
+    damaged: tuple[str, ...] = ()
 
 
 def look(lab: Lab, door: Door) -> Truth:
@@ -60,16 +65,44 @@ def look(lab: Lab, door: Door) -> Truth:
             busy += [f"{cell.name} does {row.kind}" for row in unit.all(JobRow) if row.server != NO_SERVER]
     pools = {cell.name: _pool(lab, [pool.name for pool in cell.pools]) for cell in lab.topology.leaves}
     busy += [f"{fact.name} waits: {fact.open}" for audit in audits.values() for fact in audit.owned if fact.open]
-    return Truth(audits=audits, pools=pools, parked=parked, busy=tuple(busy), records=records, images=_images(door))
+    images = _images(door)
+    return Truth(
+        audits=audits,
+        pools=pools,
+        parked=parked,
+        busy=tuple(busy),
+        records=records,
+        images={id: image["status"] for id, image in images.items()},
+        damaged=tuple(_damaged(door, images.values())),
+    )
 
 
-def _images(door: Door) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _damaged(door: Door, images: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The newest snapshots are fetched and compared with what is said of them."""
+    whole = (image for image in images if image["status"] == "active" and image.get("image_type") == "snapshot")
+    for image in sorted(whole, key=lambda image: str(image["created_at"]), reverse=True)[:FETCHED]:
+        answer = door.fetch(f"/image/v2/images/{image['id']}/file")
+        if answer.end is End.INFO:
+            raise Temporary(f"image {image['id']} cannot be fetched: {answer.code} {answer.error}")
+        yield from differences(image, answer.body if answer.code == 200 else b"")
+
+
+def differences(image: Mapping[str, Any], data: bytes) -> Iterator[str]:
+    """What an image's record says that its data is not."""
+    facts = {"size": len(data), "checksum": hashlib.md5(data).hexdigest()}
+    facts["os_hash_value"] = hashlib.new(image["os_hash_algo"] or "sha512", data).hexdigest()
+    for name, is_so in facts.items():
+        if image[name] != is_so:
+            yield f"image {image['id']} has {name} {image[name]}, its data {is_so}"
+
+
+def _images(door: Door) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     path = "/v2/images?limit=1000"
     while path:
         answer = door.ask("GET", path, service="/image")
         assert answer.code == 200, answer
-        found |= {image["id"]: image["status"] for image in answer.body["images"]}
+        found |= {image["id"]: image for image in answer.body["images"]}
         path = answer.body.get("next", "")
     return found
 

@@ -1,5 +1,6 @@
 """The checker sees what it is there for: one small world that is right, and one thing wrong in it at a time."""
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from cells.names import id_text
 from tests.chaos.checker import Verdict, judge
 from tests.chaos.history import End, Event, History, read
-from tests.chaos.truth import Truth
+from tests.chaos.truth import Truth, differences
 from tests.unit.cells.simulation.test_invariants import API, FACT, LEAF, OTHER, POOL, SERVER, VM, vms
 
 BUILT = Event(at=1.0, by="t", end=End.OK, action="build", name="vm", server=id_text(SERVER), flavor="1")
@@ -107,6 +108,21 @@ def test_a_snapshot_must_end_and_a_flavor_must_have_been_asked_for():
     snapshot = Event(at=2.0, by="t", end=End.OK, action="createImage", name="vm", server=id_text(SERVER), image="i")
     assert promises(BUILT, snapshot, truth=replace(TRUTH, images={"i": "active"})) == []
     assert promises(BUILT, snapshot, truth=replace(TRUTH, images={"i": "saving"})) == ["a snapshot ends"]
+
+
+def test_an_image_whose_data_is_not_what_is_said_of_it_is_damaged() -> None:
+    image = {
+        "id": "i",
+        "size": 5,
+        "checksum": hashlib.md5(b"image").hexdigest(),
+        "os_hash_algo": "sha512",
+        "os_hash_value": hashlib.sha512(b"image").hexdigest(),
+    }
+    assert list(differences(image, b"image")) == []
+    assert [line.split()[3] for line in differences(image, b"imagE")] == ["checksum", "os_hash_value"]
+    assert [line.split()[3] for line in differences(image, b"")] == ["size", "checksum", "os_hash_value"]
+    damaged = tuple(differences(image, b"imagE"))[:1]
+    assert promises(BUILT, truth=replace(TRUTH, damaged=damaged)) == ["an image is what is said of it"]
     assert promises(replace(BUILT, flavor="2")) == ["nothing goes unasked"]
 
 
