@@ -41,13 +41,32 @@ def refuse_unsettled(instance: InstanceRow) -> None:
         raise Refusal(RefusalCode.UNSUPPORTED, "the server is being rescued; unrescue it first")
 
 
+def _same(instance: InstanceRow) -> InstanceRow:
+    return instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """What follows a command that was given up half way, before it is over: a job of this kind, with the task for a
+    command's body. The command has then failed, as `says` tells, and leaves the instance as `undone`. `is_vital`: it is
+    done for as long as the host does not answer, and where the host refuses, the server is broken until somebody looks;
+    else it is as it was."""
+
+    kind: str
+    task: Callable[[InstanceRow, Any], Any]
+    says: str
+    undone: Callable[[InstanceRow], InstanceRow] = _same
+    is_vital: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """`begin` raises Refusal when it cannot be done; `done` gives the instance after success and rows to save with it;
     `failed` the same after a failure. `tells`: its job gives a tasks.Outcome, put into the
-    state before `done`."""
+    state before `done`. `undo`: none where a job that was given up leaves nothing."""
 
     begin: Callable[[Here, View, InstanceRow, Any, str], Begun]
     done: Callable[[View, InstanceRow, Instant], Done]
     failed: Callable[[View, InstanceRow], Done] = as_it_was
     tells: bool = False
+    undo: Undo | None = None

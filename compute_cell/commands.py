@@ -49,12 +49,9 @@ from cells.record import Received
 from compute_cell import evacuation, guest, host_snapshots, moves, remake, resize, shares, volumes
 from compute_cell.answers import NO_JOB, Here, fault, told
 from compute_cell.build import never_ran, restoring, undone_while_busy, waiting
-from compute_cell.command import Begun, Command, Done
+from compute_cell.command import Begun, Command, Done, Undo
 from compute_cell.rows import InstanceRow, Phase, QueuedCommand
-from compute_cell.tasks import DetachTask, PowerTask, RevertTask, SnapshotTask, UnrescueTask
-
-UNDO_RESIZE = "server.undo_resize"
-UNDO_RESCUE = "server.undo_rescue"
+from compute_cell.tasks import DetachTask, PowerTask, RevertTask, SnapshotTask, UndoSnapshotTask, UnrescueTask
 
 
 def take(here: Here, view: View, received: Received, now: Instant) -> Decision:
@@ -110,30 +107,15 @@ def ended(here: Here, view: View, instance: InstanceRow, end: JobEnded, now: Ins
         return undone_while_busy(here, idle, now)
     record = unpack_record(instance.command.data)
     command = COMMANDS[type(record.body)]
-    if end.kind == UNDO_RESIZE and not end.error:
-        end = replace(end, error="the host could not finish the resize in time; the server is as it was")
-    elif end.error and not end.permanent and isinstance(record.body, ResizeServer | MigrateServer):
-        # The driver left off half way: the new copy goes before the command is over.
-        job = here.job(UNDO_RESIZE, idle, RevertTask(pool=idle.pool), record.request)
-        return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"resize given up: {end.error}",))
-    elif end.kind == UNDO_RESIZE and end.error:
-        # Which copy is whole is for people to find out: both keep their room, and a delete removes both.
+    undo = command.undo
+    if undo is not None and end.error and not end.permanent and (end.kind != undo.kind or undo.is_vital):
+        job = here.job(undo.kind, idle, undo.task(idle, record.body), record.request)
+        return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"given up: {end.error}",))
+    if undo is not None and end.kind == undo.kind and end.error and undo.is_vital:
         broken = replace(idle.state, vm_state=VmState.ERROR, fault=fault(end.error, now))
         return _over(here, view, replace(idle, state=broken), end.error, now)
-    if end.error and not end.permanent and isinstance(record.body, RescueServer) and end.kind != UNDO_RESCUE:
-        # The driver left off half way: the server is brought back before the command is over.
-        job = here.job(UNDO_RESCUE, idle, UnrescueTask(pool=idle.pool, host=idle.host), record.request)
-        return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"rescue given up: {end.error}",))
-    if end.kind == UNDO_RESCUE and not end.error:
-        end = replace(end, error="the host could not finish the rescue in time; the server runs as before")
-        idle = replace(idle, state=replace(idle.state, vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING))
-    if end.error and not end.permanent and isinstance(record.body, AttachVolume) and end.kind != volumes.UNDO_ATTACH:
-        # Half attached is not attached: what there may be of it goes before the command is over.
-        detach = DetachTask(pool=idle.pool, volume=record.body.volume)
-        job = here.job(volumes.UNDO_ATTACH, idle, detach, record.request)
-        return Decision(save=(replace(idle, job=job.id),), do=(job,), notes=(f"attaching given up: {end.error}",))
-    if end.kind == volumes.UNDO_ATTACH and not end.error:
-        end = replace(end, error="the host could not attach the volume in time; it is not attached")
+    if undo is not None and end.kind == undo.kind and not end.error:
+        idle, end = undo.undone(idle), replace(end, error=undo.says)
     undoing = evacuation.undoing(here, idle, record.request) if end.error and end.kind != evacuation.UNDO else None
     if undoing is not None:
         broken = replace(idle.state, fault=fault(end.error, now))
@@ -234,6 +216,36 @@ def _unchanged(view: View, instance: InstanceRow, now: Instant) -> Done:
     return instance, ()
 
 
+def _runs(instance: InstanceRow) -> InstanceRow:
+    state = replace(instance.state, vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING)
+    return replace(instance, state=state)
+
+
+_UNDO_SNAPSHOT = Undo(
+    kind="server.undo_snapshot",
+    task=lambda instance, body: UndoSnapshotTask(pool=instance.pool),
+    says="the host could not finish the snapshot in time; nothing of it is left",
+)
+# Which copy is whole is for people to find out: both keep their room, and a delete removes both.
+_UNDO_RESIZE = Undo(
+    kind="server.undo_resize",
+    task=lambda instance, body: RevertTask(pool=instance.pool),
+    says="the host could not finish the resize in time; the server is as it was",
+    is_vital=True,
+)
+_UNDO_RESCUE = Undo(
+    kind="server.undo_rescue",
+    task=lambda instance, body: UnrescueTask(pool=instance.pool, host=instance.host),
+    says="the host could not finish the rescue in time; the server runs as before",
+    undone=_runs,
+)
+# Half attached is not attached.
+_UNDO_ATTACH = Undo(
+    kind=volumes.UNDO_ATTACH,
+    task=lambda instance, body: DetachTask(pool=instance.pool, volume=body.volume),
+    says="the host could not attach the volume in time; it is not attached",
+)
+
 COMMANDS: dict[type, Command] = {
     StartServer: Command(begin=_power("start", "powering-on"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     StopServer: Command(begin=_power("stop", "powering-off"), done=_state(VmState.STOPPED, PowerState.HALTED)),
@@ -242,22 +254,24 @@ COMMANDS: dict[type, Command] = {
     UnpauseServer: Command(begin=_power("unpause", "unpausing"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
     SuspendServer: Command(begin=_power("suspend", "suspending"), done=_state(VmState.SUSPENDED, PowerState.SUSPENDED)),
     ResumeServer: Command(begin=_power("resume", "resuming"), done=_state(VmState.ACTIVE, PowerState.RUNNING)),
-    SnapshotServer: Command(begin=_snapshot, done=_unchanged, tells=True),
+    SnapshotServer: Command(begin=_snapshot, done=_unchanged, tells=True, undo=_UNDO_SNAPSHOT),
     SetPassword: Command(begin=guest.begin_password, done=guest.told),
     SetMetadata: Command(begin=guest.begin_metadata, done=guest.told),
     RenameServer: Command(begin=guest.begin_rename, done=guest.told),
     SetShares: Command(begin=shares.begin, done=shares.given),
-    AttachVolume: Command(begin=volumes.begin_attach, done=volumes.attached),
+    AttachVolume: Command(begin=volumes.begin_attach, done=volumes.attached, undo=_UNDO_ATTACH),
     DetachVolume: Command(begin=volumes.begin_detach, done=volumes.detached),
     TakeHostSnapshot: Command(begin=host_snapshots.begin_take, done=guest.told),
     DropHostSnapshot: Command(begin=host_snapshots.begin_drop, done=guest.told),
     ResetNetwork: Command(begin=guest.begin_reset_network, done=guest.told),
     InjectNetwork: Command(begin=guest.begin_inject_network, done=guest.told),
     RebuildServer: Command(begin=remake.begin_rebuild, done=remake.rebuilt, tells=True),
-    RescueServer: Command(begin=remake.begin_rescue, done=remake.rescued, tells=True),
+    RescueServer: Command(begin=remake.begin_rescue, done=remake.rescued, tells=True, undo=_UNDO_RESCUE),
     UnrescueServer: Command(begin=remake.begin_unrescue, done=remake.unrescued),
-    ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed, tells=True),
-    MigrateServer: Command(begin=resize.begin_migrate, done=resize.done, failed=resize.failed, tells=True),
+    ResizeServer: Command(begin=resize.begin, done=resize.done, failed=resize.failed, tells=True, undo=_UNDO_RESIZE),
+    MigrateServer: Command(
+        begin=resize.begin_migrate, done=resize.done, failed=resize.failed, tells=True, undo=_UNDO_RESIZE
+    ),
     EvacuateServer: Command(begin=evacuation.begin, done=evacuation.done, failed=moves.failed),
     LiveMigrateServer: Command(begin=moves.begin, done=moves.done, failed=moves.failed),
     ConfirmResize: Command(begin=resize.begin_confirm, done=resize.confirmed, failed=resize.doubted),

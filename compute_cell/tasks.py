@@ -74,6 +74,13 @@ class SnapshotTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UndoSnapshotTask:
+    """Remove what an upload that was given up has left of its disk."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeTask:
     """Make the server anew, as `spec` with its new flavor says, on this host, keeping the old one until confirmed.
     `number`: the command's, which names the new copy."""

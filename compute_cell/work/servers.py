@@ -20,6 +20,7 @@ from compute_cell.tasks import (
     Said,
     SharesTask,
     SnapshotTask,
+    UndoSnapshotTask,
     UnrescueTask,
 )
 from compute_cell.work.tools import Kinds, Tools, personal_of
@@ -56,6 +57,10 @@ def snapshot(tools: Tools, job: Job, task: SnapshotTask, journal: Journal) -> Ou
     done = driver.backup(session, job.server, task.image, task.incremental, journal, headers=headers)
     what = f"builds upon {done.parent}" if done.parent else f"is a full one: {done.reason}"
     return Outcome(note=f"backup {task.image.id} {what}")
+
+
+def undo_snapshot(tools: Tools, job: Job, task: UndoSnapshotTask, journal: Journal) -> None:
+    driver.undo_snapshot(tools.session(task.pool, journal), job.server)
 
 
 def rebuild(tools: Tools, job: Job, task: RemakeTask, journal: Journal) -> Outcome:
@@ -144,6 +149,7 @@ def drop_host_snapshot(tools: Tools, job: Job, task: HostSnapshotTask, journal: 
 KINDS: Kinds = {
     "server.power": (PowerTask, power),
     "server.snapshot": (SnapshotTask, snapshot),
+    "server.undo_snapshot": (UndoSnapshotTask, undo_snapshot),
     "server.rebuild": (RemakeTask, rebuild),
     "server.rescue": (RemakeTask, rescue),
     "server.unrescue": (UnrescueTask, unrescue),

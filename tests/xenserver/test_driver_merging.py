@@ -64,6 +64,15 @@ def test_snapshot_does_not_wait_for_a_storage_that_never_merges() -> None:
     assert "is told not to" in sent.note
 
 
+def test_snapshot_that_was_given_up_while_it_waited_leaves_nothing() -> None:
+    house = _layered("gc")
+    with pytest.raises(Temporary):
+        driver.snapshot(house.connect(), SERVER, SNAPSHOT, KeptJournal())
+    for _ in range(2):
+        driver.undo_snapshot(house.connect(), SERVER)
+        assert _snapshots(house) == 0
+
+
 def test_server_can_be_deleted_while_its_snapshot_waits() -> None:
     house = _layered("gc")
     with pytest.raises(Temporary):

@@ -175,6 +175,13 @@ def _detach(house: House, session: Session, journal: Journal) -> object:
     return driver.detach_volume(session, SERVER, _volume(house))
 
 
+def _snapshot_left(house: House) -> None:
+    """As an upload that was given up leaves it."""
+    _built(house)
+    (root,) = [ref for ref, vdi in house.disks().items() if vdi["VBDs"]]
+    house.session.call("VDI.snapshot", root, {})
+
+
 def _take_host_snapshot(house: House, session: Session, journal: Journal) -> object:
     return driver.take_host_snapshot(session, SERVER, 9, "before the upgrade").name
 
@@ -343,6 +350,7 @@ OPERATIONS: dict[str, tuple[Setup, Work]] = {
     "resize while suspended": (_suspended, _resize(1)),
     "delete while suspended": (_suspended, lambda house, session, journal: driver.destroy(session, SERVER)),
     "snapshot": (_built, lambda house, session, journal: driver.snapshot(session, SERVER, SNAPSHOT, journal)),
+    "undo a snapshot": (_snapshot_left, lambda house, session, journal: driver.undo_snapshot(session, SERVER)),
     "first backup": (_built, _backup("snap")),
     "incremental backup": (_backed_up, _backup("next", "snap")),
     "backup whose base image is gone": (_backed_up, _backup("next")),

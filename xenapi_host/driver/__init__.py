@@ -35,7 +35,7 @@ from xenapi_host.driver.replace import remove_copy, replace_lost, set_aside
 from xenapi_host.driver.rescue import rescue, unrescue
 from xenapi_host.driver.resize import Resized, confirm_resize, resize, revert_resize
 from xenapi_host.driver.shares import set_shares
-from xenapi_host.driver.snapshot import Uploaded, snapshot
+from xenapi_host.driver.snapshot import Uploaded, snapshot, undo_snapshot
 from xenapi_host.driver.usage import disk_usage
 from xenapi_host.driver.vms import BelongsToAnother, rename
 from xenapi_host.driver.volumes import (
@@ -124,6 +124,7 @@ __all__ = [
     "suspend",
     "take_host_snapshot",
     "tidy",
+    "undo_snapshot",
     "unpause",
     "unrescue",
     "update_agent",

@@ -56,6 +56,11 @@ def snapshot(
     return Uploaded(size=int(done["size"]), checksum=str(done["checksum"]), note=note(journal))
 
 
+def undo_snapshot(session: Session, server: bytes) -> None:
+    """Destroy the disk's snapshots that uploads which were given up have left. Raises Temporary, Permanent."""
+    sweep(session, root_of(session, vms.the_one(session, server)))
+
+
 def root_of(session: Session, vm: Vm) -> Disk:
     """The disk that a snapshot is taken of."""
     root = disks.root(session, vm)
