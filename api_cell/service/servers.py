@@ -321,15 +321,16 @@ def _columns(wanted: Wanted) -> tuple[str, ...]:
 def _living(unit: View, wanted: Wanted, order: tuple[str, ...]) -> tuple[ServerRow, ...]:
     after = None
     if wanted.after is not None:
+        # Another project's is as if it were not there: its place among one's own would tell its name, letter by letter.
         last = unit.get(ServerRow, wanted.after)
-        if last is not None:
+        if last is not None and wanted.project in (None, last.project):
             after = After(values=tuple(getattr(last, column) for column in order))
         elif order == ("id",):
             after = After(values=(wanted.after,))
         else:
             # The last one seen was deleted meanwhile; an id tells when it was made, to the millisecond.
             gone = unit.get(GoneServerRow, wanted.after)
-            if gone is None:
+            if gone is None or wanted.project not in (None, gone.project):
                 raise Invalid(f"marker [{_text(wanted.after)}] not found; begin again without a marker")
             after = After(values=tuple(getattr(gone.server, column) for column in order))
     return unit.find(
