@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from api_cell import quota
 from api_cell.rows import GoneServerRow, SecretRow, ServerRow
 from api_cell.status import settle
-from cells.decision import Decision, Remove, Wake
+from cells.decision import Remove, Wake
 from cells.model import BuildSpec
 from cells.names import NEVER, CellName, Id, Instant
 from cells.ports import View
@@ -82,15 +81,6 @@ class Here:
 def saved(row: ServerRow, now: Instant, *, silent: bool = False) -> ServerRow:
     """The row as it goes into the database: derived columns true, `updated` never back."""
     return settle(replace(row, updated=max(row.updated, now)), silent=silent)
-
-
-def gone(view: View, row: ServerRow, now: Instant) -> Decision:
-    """The server is no more: it moves to the deleted ones and its project's usage falls."""
-    last = replace(saved(row, now), status="DELETED", vm_state="deleted", task_state="", intents=())
-    usage = quota.charge(quota.usage_of(view, row.project), row, None)
-    kept = GoneServerRow(id=row.id, project=row.project, updated=last.updated, server=last)
-    secret = forgotten(last)[1]
-    return Decision(save=(Remove(row=ServerRow, key=(row.id,)), kept, usage, *secret), notes=("gone",))
 
 
 def forgotten(row: ServerRow) -> tuple[ServerRow, tuple[Remove, ...]]:

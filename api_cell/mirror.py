@@ -7,7 +7,8 @@ nobody asked us for is parked, never adopted.
 from dataclasses import replace
 
 from api_cell import backups, quota, unfilled
-from api_cell.here import Here, forgotten, gone, is_gone, saved
+from api_cell.ending import gone
+from api_cell.here import Here, forgotten, is_gone, saved
 from api_cell.restored import inquire, told, wished_again
 from api_cell.rows import BUILD_NUMBER, Phase, QuestionRow, ServerRow
 from cells.decision import NOTHING, Decision, Remove, Seen
@@ -36,7 +37,7 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         # Whichever attempt: the delete may have come first, and then the build finds a tombstone. One of no attempt is
         # left by a delete only; if we know nothing of it, it was lost with our database.
         story = here.story(row, now, "state", _words(body), received)
-        return Decision(save=(story,), seen=(seen,), notes=(_words(body),)) + gone(view, row, now)
+        return Decision(save=(story,), seen=(seen,), notes=(_words(body),)) + gone(here, view, row, now)
     if row.phase is Phase.INQUIRING or body.attempt > row.attempt:
         return inquire(here, received)
     if row.leaf != record.origin or row.attempt != body.attempt:
@@ -62,19 +63,19 @@ def report(here: Here, view: View, received: Received, body: InstanceReport, now
         after, secret = forgotten(after)
     story = here.story(after, now, "state", _words(body), received)
     decision = Decision(save=(story, *secret), seen=(seen,), notes=(_words(body),))
-    if gone_there:
-        for wish in after.intents:
-            decision += unfilled.given_up(here, row, wish)
     if gone_there and body.number > row.finished and all(wish.number != body.number for wish in row.intents):
-        return decision + gone(view, after, now)  # by a delete of ours that was lost with our database
+        return decision + gone(here, view, after, now)  # by a delete of ours that was lost with our database
     if gone_there:
-        return decision + Decision(save=(saved(_removed(after, now), now),))
+        removed = Decision(save=(saved(_removed(after, now), now),))
+        return decision + removed + unfilled.given_up(here, row, *after.intents)
     after = _rebuild_over(row, after, body)
     if body.failed is not None and body.failed[0] > row.finished:
         decision += _failed(here, row, body.failed, received, now)
     failed = body.failed[0] if body.failed is not None else 0
     done = [wish for wish in row.intents if wish.number <= body.number and wish.number != failed]
     decision += backups.over(here, after, done)
+    if row.phase is Phase.DELETING:  # overtaken by the delete, rather than done
+        decision += unfilled.given_up(here, row, *done)
     after, usage = _resize_over(view, after)
     return decision + Decision(save=(saved(after, now), *usage))
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from api_cell import placing, quota
-from api_cell.here import Here, gone, is_gone, saved
+from api_cell.ending import gone
+from api_cell.here import Here, is_gone, saved
 from api_cell.placing import Market, failed
 from api_cell.rows import BUILD_NUMBER, Phase, ServerRow
 from cells import codec
@@ -155,7 +156,7 @@ def _ended_there(
     database. Otherwise the attempt was undone, and another may be made; the leaf's refusal may be lost with it, too."""
     row, leaf = view.get(ServerRow, received.record.server), received.record.origin
     if row is not None and row.phase is Phase.INQUIRING and body.number > BUILD_NUMBER:
-        return gone(view, row, now)
+        return gone(here, view, row, now)
     if row is not None and row.phase is Phase.GRANTED and body.number <= BUILD_NUMBER:
         undone = Refused(attempt=body.attempt, code=RefusalCode.EXPIRED, reason=UNDONE, undone=True)
         return placing.refused(here, market, view, received, undone, now)

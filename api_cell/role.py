@@ -56,7 +56,7 @@ GONE_KEPT = 30 * 24 * 3600 * SECOND
 
 IMAGE_WORK: Mapping[str, tuple[type, Callable[[Images, Any], None]]] = {
     backups.ROTATE: (backups.Rotation, backups.rotate),
-    unfilled.GIVE_UP: (str, lambda images, image: images.delete(image)),
+    unfilled.GIVE_UP: (str, unfilled.give_up),
     unfilled.SWEEP: (int, unfilled.sweep),
 }
 

@@ -7,7 +7,7 @@ from api_cell.here import Here
 from api_cell.images import Images
 from api_cell.rows import OpenIntent, ServerRow
 from cells import codec
-from cells.decision import NOTHING, Decision, Job
+from cells.decision import Decision, Job
 from cells.names import SECOND, Instant
 from cells.record import NO_SERVER
 
@@ -18,13 +18,29 @@ SWEEP_EVERY = 3600 * SECOND
 KEPT = 24 * 3600 * SECOND
 
 
-def given_up(here: Here, row: ServerRow, wish: OpenIntent | None) -> Decision:
-    """The image of a snapshot that failed is removed."""
-    if wish is None or wish.action != "server.snapshot" or not wish.detail:
-        return NOTHING
-    body = codec.pack(wish.detail)
-    job = Job(id=here.new_id(), kind=GIVE_UP, server=row.id, lane="images", body=body, request=row.request)
-    return Decision(do=(job,))
+def given_up(here: Here, row: ServerRow, *wishes: OpenIntent | None) -> Decision:
+    """The images of snapshots that failed, or were overtaken by a delete, are removed."""
+    images = [wish.detail for wish in wishes if wish is not None and wish.action == "server.snapshot" and wish.detail]
+    return Decision(
+        do=tuple(
+            Job(
+                id=here.new_id(),
+                kind=GIVE_UP,
+                server=row.id,
+                lane="images",
+                body=codec.pack(image),
+                request=row.request,
+            )
+            for image in images
+        )
+    )
+
+
+def give_up(images: Images, image: str) -> None:
+    """Remove it, unless it got its data after all: only the word of that was lost."""
+    held = images.get(image)
+    if held is not None and held.status != "active":
+        images.delete(image)
 
 
 def looked_for(here: Here, now: Instant) -> Decision:

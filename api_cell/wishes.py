@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from api_cell import unfilled
-from api_cell.here import Here, gone, saved
+from api_cell.ending import gone
+from api_cell.here import Here, saved
 from api_cell.mirror import as_before_rebuild
 from api_cell.placing import Market, place
 from api_cell.rows import Phase, ServerRow
@@ -101,7 +102,7 @@ def _delete(
 ) -> Decision:
     market.reservations.release(row.id, row.attempt)
     if not row.leaf:
-        return gone(view, row, now)
+        return gone(here, view, row, now)
     record = here.record(row.leaf, command, row, number=body.number, deadline=NEVER, asked=received)
     return Decision(send=(record,), notes=(f"delete to {row.leaf}",))
 
