@@ -72,14 +72,15 @@ def run(
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Lines with time, level and logger to stderr, secrets masked; the node puts cell, request and server into each."""
+    """Lines with time, level and logger to stderr, secrets masked; the node puts cell, request and server into each.
+    At DEBUG the libraries tell everything too."""
     handler = logging.StreamHandler(sys.stderr)
     formatter = MaskingFormatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(logging.DEBUG if level <= logging.DEBUG else logging.WARNING)
     logging.getLogger("celltree").setLevel(level)
 
 

@@ -3,6 +3,7 @@ runs, and running one cell of it."""
 
 import argparse
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +68,8 @@ class DbUpgrade(Command):
 
 
 class Run(Command):
-    """Run one daemon of one cell until SIGTERM; jobs under way then reach their end."""
+    """Run one daemon of one cell until SIGTERM; jobs under way then reach their end. celltree -vv run: its log tells
+    everything, also what the libraries do."""
 
     def options(self, parser: argparse.ArgumentParser) -> None:
         add_cell(parser)
@@ -83,7 +85,7 @@ class Run(Command):
             config = dataclasses.replace(config, daemon=parsed_args.daemon)
         if parsed_args.listen is not None:
             config = dataclasses.replace(config, listen=parsed_args.listen)
-        daemon.set_up_logging()
+        daemon.set_up_logging(logging.DEBUG if self.app.options.verbose_level > 2 else logging.INFO)
         return daemon.run(config, drain_seconds=parsed_args.drain_seconds, reread=lambda: config_of(parsed_args))
 
 

@@ -20,7 +20,7 @@ class Daemon:
         self.name = name
         self.log = folder / f"{name}.log"
         self._mark = folder / f"{name}.pid"
-        self._arguments = tuple(arguments)
+        self.arguments = tuple(arguments)
 
     def start(self) -> None:
         """Start it unless it runs; does not wait for it."""
@@ -28,7 +28,7 @@ class Daemon:
             return
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # In the log's folder, so that a Python that is asked for its modules finds none by chance.
-        command: list[str | Path] = [sys.executable, "-m", "cells.cli", *self._arguments]
+        command: list[str | Path] = [sys.executable, "-m", "cells.cli", *self.arguments]
         environment = clean_environment("CELLTREE_TREE")
         processes.spawn(command, env=environment, log=self.log, mark_file=self._mark, folder=self.log.parent)
 

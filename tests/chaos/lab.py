@@ -7,6 +7,7 @@ from typing import Any
 from cells.lab.lab import Lab
 from cells.topology_file import CellPlan, PoolPlan, TopologyFile, check
 from tests.chaos.plan import Shape
+from tests.support.canary import Overheard, with_image_tokens
 from tests.support.tcp_proxy import TcpProxy
 
 
@@ -26,17 +27,22 @@ def small_tree() -> TopologyFile:
 
 
 class FaultyLab(Lab):
-    """`proxies`: by link, "CELL PART"."""
+    """`proxies`: by link, "CELL PART". `overheard`: secrets that leaves have just told their hosts."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.proxies: dict[str, TcpProxy] = {}
+        self.overheard = Overheard()
 
     def port_for(self, cell: str, what: str, port: int) -> int:
         link = f"{cell} {what}"
         if link not in self.proxies:
-            self.proxies[link] = TcpProxy(port, seed=len(self.proxies)).__enter__()
+            hears = self.overheard if what.startswith("xenserver") else _nothing
+            self.proxies[link] = TcpProxy(port, seed=len(self.proxies), overhear=hears).__enter__()
         return self.proxies[link].port
+
+    def _settings(self, cell: CellPlan) -> dict[str, Any]:
+        return with_image_tokens(self, cell.name, super()._settings(cell))
 
     def down(self, **how: Any) -> None:
         super().down(**how)
@@ -56,6 +62,10 @@ class FaultyLab(Lab):
             edges=tuple(link for link in self.proxies if link not in own),
             ways=tuple(own),
         )
+
+
+def _nothing(chunk: bytes) -> None:
+    """What passes on this link is not listened to."""
 
 
 def _is_own(cell: str, what: str) -> bool:

@@ -18,7 +18,7 @@ from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import USUAL, Kind, schedule
 from tests.chaos.tenants import Door, Tenant
 from tests.chaos.truth import Truth, look
-from tests.support.canary import search
+from tests.support.canary import Search, search
 from tests.support.labs import RunningLab, running_lab
 
 API = "east"
@@ -80,18 +80,20 @@ def _under_faults(
     history = History(folder / "history.jsonl")
     nemesis = Nemesis(lab, folder / "nemesis.jsonl", history.now)
     stopping = threading.Event()
+    halfway: list[Search] = []
+    looking = threading.Timer(seconds / 2, lambda: halfway.append(_searched(lab, broken=True)))
     threads = [
         threading.Thread(target=Tenant(f"t{number}", seed, endpoints, image, history).run, args=(stopping,))
         for number in range(TENANTS)
     ]
-    for thread in threads:
+    for thread in (*threads, looking):
         thread.start()
     try:
         nemesis.run(schedule(seed, seconds, lab.shape(), kinds))
     finally:
         stopping.set()
         nemesis.heal()
-        for thread in threads:
+        for thread in (*threads, looking):
             thread.join()
         history.close()
     began = time.monotonic()
@@ -99,20 +101,30 @@ def _under_faults(
     with (folder / "healing.txt").open("w", encoding="utf-8") as told:
         truth, verdict = _at_rest(lab, history, door, told, nemesis)
     quiet = time.monotonic() - began
-    looked = search(lab, OPEN)
-    assert looked.open >= {"rows", "files"}, "the search for secrets does not find what is there"
-    verdict = replace(verdict, breaches=verdict.breaches + tuple(f"P10, no secret: {leak}" for leak in looked.leaks))
+    looked = _searched(lab)
+    leaks = {leak: None for each in (*halfway, looked) for leak in each.leaks}
+    verdict = replace(verdict, breaches=verdict.breaches + tuple(f"P10, no secret: {leak}" for leak in leaks))
+    assert halfway, "nobody looked for secrets while all was broken"
     return Outcome(
         seed=seed,
         seconds=seconds,
         quiet=quiet,
-        searched=looked.places,
+        searched=sum(each.places for each in (*halfway, looked)),
         faults=dict(nemesis.counts),
         failed_faults=nemesis.failed,
         kills=nemesis.kills,
         records=truth.records,
         verdict=verdict,
     )
+
+
+def _searched(lab: FaultyLab, *, broken: bool = False) -> Search:
+    """Tokens and sessions that are live now are secrets too."""
+    live = lab.overheard
+    assert live.tokens and live.sessions, "no token or session was overheard"
+    looked = search(lab, OPEN, *live.words, broken=broken)
+    assert looked.open >= ({"files"} if broken else {"rows", "files"}), "the search does not find what is there"
+    return looked
 
 
 def _at_rest(lab: FaultyLab, history: History, door: Door, told: TextIO, nemesis: Nemesis) -> tuple[Truth, Verdict]:

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -24,6 +25,8 @@ from cells.codec import pack_bundle, pack_record
 from cells.config import identity, keys
 from cells.errors import BadInput, CelltreeError, Temporary
 from cells.house import system_clock
+from cells.lab.daemons import Daemon
+from cells.lab.lab import Lab
 from cells.lab.papers import PaperMill, Papers
 from cells.messages import Ack
 from cells.names import NEVER
@@ -34,8 +37,9 @@ from cells.tls import check
 from cells.topology_file import CellPlan, PoolPlan, TopologyFile
 from cells.withdrawing import WITHDRAWN
 from compute_cell.rows import PoolRow
-from tests.support.canary import SECRETS, found, planted, queued, search
+from tests.support.canary import SECRETS, Overheard, found, planted, queued, search, with_image_tokens
 from tests.support.labs import GONE, RunningLab, running_lab
+from tests.support.tcp_proxy import TcpProxy
 from xenapi_host.session import Access
 from xenapi_host.session import connect as log_in
 
@@ -48,10 +52,42 @@ TREE = TopologyFile(
 )
 
 
+class TalkativeLab(Lab):
+    """Its daemons log all they can; what comes to its image service is overheard."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.overheard = Overheard()
+        self.proxies: dict[str, TcpProxy] = {}
+
+    def daemon(self, name: str) -> Daemon:
+        found = super().daemon(name)
+        return Daemon(found.log.parent, found.name, ("-vv", *found.arguments))
+
+    def _settings(self, cell: CellPlan) -> dict[str, Any]:
+        if cell.name in self.plan.api_ports and cell.name not in self.proxies:
+            proxy = TcpProxy(self.plan.api_ports[cell.name], overhear=self.overheard)
+            self.proxies[cell.name] = proxy.__enter__()
+        at = f"http://127.0.0.1:{self.proxies[cell.name].port}/image" if cell.name in self.proxies else ""
+        return with_image_tokens(self, cell.name, super()._settings(cell), at)
+
+    def down(self, **how: Any) -> None:
+        super().down(**how)
+        for proxy in self.proxies.values():
+            proxy.__exit__()
+        self.proxies.clear()
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[RunningLab]:
-    with running_lab(TREE, tls=True) as found:
+    with running_lab(TREE, tls=True, kind=TalkativeLab) as found:
         yield found
+
+
+def overheard(lab: RunningLab) -> tuple[str, ...]:
+    """Image tokens that leaves have just come with."""
+    assert isinstance(lab.lab, TalkativeLab)
+    return tuple(lab.lab.overheard.tokens)
 
 
 def connect(lab: RunningLab, papers: Papers | None, *, user: str = "dfw", vhost: str = "east") -> Connection:
@@ -300,12 +336,15 @@ def test_secrets_of_a_build_lie_nowhere_in_clear_while_it_waits_or_when_it_is_do
     seen = lab.wait_status("east", server, "ACTIVE", "ERROR")
     assert seen["status"] == "ACTIVE", seen.get("fault")
     lab.rest("east").compute("GET", "/servers/detail")
-    done = search(lab.lab, name)
+    tokens = overheard(lab)
+    done = search(lab.lab, name, *tokens)
     lab.delete("east", server)
     lab.wait_status("east", server, GONE)
     assert (waiting.leaks, done.leaks) == ((), ())
     assert waiting.open >= {"rows", "files", "queue"}
     assert done.open >= {"rows", "files"}
+    assert tokens, "the leaf came for the image without a token"
+    assert " DEBUG " in (lab.lab.folder / "run" / "dfw-1.log").read_text(), "the daemons did not log all they can"
 
 
 def test_secrets_of_builds_that_fail_lie_nowhere_in_clear_and_in_no_fault(lab: RunningLab) -> None:
@@ -323,7 +362,7 @@ def test_secrets_of_builds_that_fail_lie_nowhere_in_clear_and_in_no_fault(lab: R
     ]
     shown = [lab.wait_status("east", server, "ACTIVE", "ERROR") for server in servers]
     assert [seen["status"] for seen in shown] == ["ERROR", "ERROR"], shown
-    looked = search(lab.lab, name)
+    looked = search(lab.lab, name, *overheard(lab))
     assert looked.leaks == ()
     assert looked.open >= {"rows", "files"}
     told = json.dumps([*shown, *(lab.celltree("story", server, "-f", "json").stdout for server in servers)]).encode()

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _CHUNK = 64 * 1024
@@ -70,9 +71,13 @@ class _Side:
 
 
 class TcpProxy:
-    """Listens on a port of its own for one target. Use in a `with`; each change is in force on return."""
+    """Listens on a port of its own for one target. Use in a `with`; each change is in force on return. `overhear` is
+    told what comes from clients, as it comes."""
 
-    def __init__(self, target_port: int, *, seed: int = 0) -> None:
+    def __init__(
+        self, target_port: int, *, seed: int = 0, overhear: Callable[[bytes], None] = lambda chunk: None
+    ) -> None:
+        self._overhear = overhear
         self._target = ("127.0.0.1", target_port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -204,6 +209,8 @@ class TcpProxy:
             self._part(side)
             return
         if chunk:
+            if side.client:
+                self._overhear(chunk)
             side.hold(self._flipped(chunk, way.flips), way, self._chance)
         else:
             side.ended = True
