@@ -175,6 +175,13 @@ class RabbitNode:
         """Remove a queue with its messages. One that is not there is fine."""
         self._ask("DELETE", f"/api/queues/{quote(vhost, safe='')}/{quote(queue, safe='')}", absent_is_fine=True)
 
+    def close_connections(self, user: str = "") -> None:
+        """Close what is connected, or what this user is, as an operator may."""
+        status, text = self._exchange("GET", "/api/connections?columns=name,user")
+        for connection in json.loads(text) if status == http.HTTPStatus.OK else ():
+            if not user or connection.get("user") == user:
+                self._ask("DELETE", f"/api/connections/{quote(connection['name'], safe='')}", absent_is_fine=True)
+
     def control(self, *words: str) -> str:
         """What rabbitmqctl says; seconds, for it starts an Erlang machine. For what the interface above cannot do."""
         program = rabbitmq_programs()[0].with_name("rabbitmqctl")

@@ -13,6 +13,7 @@ from tests.chaos.history import End, Event
 from tests.chaos.truth import Truth
 
 # What becomes of a bundle with a flipped bit: refused by its frame or its signature, and kept for an operator to see.
+STRANGER = "is not this neighbour of ours"
 GARBAGE = ("not a bundle", "is not signed by", "wire version", "not signed by this tree", "comes with the certificate")
 # From the moment a request is taken to the moment its end is noted.
 SLOWEST_REQUEST = 2.0
@@ -41,9 +42,11 @@ def judge(
     leaves: frozenset[CellName],
     *,
     flips: bool,
+    detached: bool = False,
     forgotten: Mapping[CellName, Sequence[tuple[float, float]]] = MappingProxyType({}),
 ) -> Verdict:
-    """`flips`: bits were flipped on the way, so that garbage has come in and was rightly parked. `forgotten`: times of
+    """`flips`: bits were flipped on the way, so that garbage has come in and was rightly parked. `detached`: an edge
+    was taken away, so that what was on its way along it was, too. `forgotten`: times of
     which a cell's database knows nothing, because it was put back. Whatever the owner was asked then is of unknown end,
     a request id given then is not known again, and an image asked for then waits for data that nobody may bring."""
     lost = forgotten.get(owner, ())
@@ -53,7 +56,8 @@ def judge(
     memory.unsure = {id_from_text(event.server) for event in ends if event.server and _is_forgotten(event, lost)}
     memory.restored = set(forgotten)
     parked = {
-        cell: tuple(one for one in reasons if not (flips and _garbage(one))) for cell, reasons in truth.parked.items()
+        cell: tuple(one for one in reasons if not (flips and _garbage(one)) and not (detached and STRANGER in one))
+        for cell, reasons in truth.parked.items()
     }
     rest = Rest(
         audits=truth.audits,

@@ -1,14 +1,21 @@
 """A lab with a bad network in it: a proxy stands between any cell and any neighbour's broker, its own broker, database
 and hosts."""
 
+import os
 from pathlib import Path
 from typing import Any
 
+from cells.errors import Temporary
+from cells.house import system_clock
+from cells.ids import Ids
+from cells.lab.daemons import Daemon
 from cells.lab.lab import Lab
+from cells.registering import Registrar
 from cells.topology_file import CellPlan, PoolPlan, TopologyFile, check
 from tests.chaos.plan import Shape
 from tests.support.canary import Overheard, with_image_tokens
 from tests.support.tcp_proxy import TcpProxy
+from xenapi_host.simulator import control_client
 
 
 def small_tree() -> TopologyFile:
@@ -44,6 +51,27 @@ class FaultyLab(Lab):
     def _settings(self, cell: CellPlan) -> dict[str, Any]:
         return with_image_tokens(self, cell.name, super()._settings(cell))
 
+    def xenserver(self, pool: str) -> Daemon:
+        found = super().xenserver(pool)
+        return Daemon(found.log.parent, found.name, (*found.arguments, "--control", self._control(pool)))
+
+    def _control(self, pool: str) -> Path:
+        return self.folder / f"{pool}.control"
+
+    def ask_simulator(self, pool: str, **request: Any) -> dict[str, Any]:
+        """One request to the control socket of a pool's simulator."""
+        try:
+            answer = control_client.ask(self._control(pool), request)
+        except (control_client.Unreachable, ValueError) as error:
+            raise Temporary(f"the simulator of {pool}: {error}") from error
+        if not answer["ok"]:
+            raise Temporary(f"the simulator of {pool} refuses {request}: {answer['error']}")
+        return answer
+
+    def registrar(self) -> Registrar:
+        """What the commands for cells and edges do."""
+        return Registrar(self.tree, clock=system_clock, new_id=Ids(system_clock, os.urandom), random_bytes=os.urandom)
+
     def down(self, **how: Any) -> None:
         super().down(**how)
         for proxy in self.proxies.values():
@@ -61,6 +89,13 @@ class FaultyLab(Lab):
             pools=tuple(part.what for part in self.status() if part.kind == "xenserver"),
             edges=tuple(link for link in self.proxies if link not in own),
             ways=tuple(own),
+            leaves=tuple(cell.name for cell in self.topology.leaves),
+            second_parents=tuple(
+                f"{cell.name} {parent}"
+                for cell in self.topology.cells
+                if len(cell.parents) > 1
+                for parent in cell.parents
+            ),
         )
 
 

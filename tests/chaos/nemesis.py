@@ -8,15 +8,18 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from cells.broker.limits import INBOX
-from cells.errors import CelltreeError, Permanent
+from cells.errors import BadInput, CelltreeError, Permanent
 from cells.lab.daemons import Daemon
+from cells.lab.lab import WRITE_ONLY
 from cells.lab.mariadb import MariaServer
 from cells.lab.rabbitmq import RabbitNode
+from cells.model import CellState
 from tests.chaos.lab import FaultyLab
 from tests.chaos.plan import Fault, Kind
 from tests.support.backups import backup, put_back
@@ -29,6 +32,9 @@ LATE = Way(latency=0.15, jitter=0.15)
 SLOW = Way(rate=20_000)
 FLIPS = 20_000
 LOCKED = "'outbox', 'jobs', 'wakes', 'servers', 'instances', 'hosts', 'usage'"
+NOTHING = {"configure": "^$", "write": "^$", "read": "^$"}
+LEFT_FREE = 2**20
+PATIENCE = 30.0
 NORMAL_MEMORY, NORMAL_DISK = "0.4", "10MB"
 
 
@@ -89,6 +95,14 @@ class Nemesis:
             lab.broker(cell).delete_policy(cell, POLICY)
         for database in shape.databases:
             self._database(database).execute("SET GLOBAL read_only=0")
+        for edge in shape.edges:
+            _at_last(partial(self._permit, edge, WRITE_ONLY))
+        for pool in shape.pools:
+            _at_last(partial(self._mend_hosts, pool))
+        for leaf in shape.leaves:
+            _at_last(partial(lab.registrar().set_state, leaf, CellState.ENABLED))
+        for edge in shape.second_parents:
+            _at_last(partial(self._attach, edge))
         for daemon in shape.daemons:
             lab.start(daemon)
         self._out.close()
@@ -104,8 +118,20 @@ class Nemesis:
                 return self._killed(lab.plan.daemons_of(target))
             case Kind.DAEMON_FROZEN | Kind.HOSTS_HANG:
                 return self._frozen(target)
-            case Kind.DAEMON_STOPPED:
+            case Kind.DAEMON_STOPPED | Kind.BROKER_RESTARTED:
                 return self._stopped(target)
+            case Kind.CONNECTIONS_CLOSED:
+                return self._thrown_out(target)
+            case Kind.PERMISSIONS_TAKEN:
+                return self._forbidden(target)
+            case Kind.CELL_DRAINED:
+                return self._drained(target)
+            case Kind.CELL_DETACHED:
+                return self._detached(target)
+            case Kind.HOST_CRASHED:
+                return self._host_crashed(target)
+            case Kind.STORAGE_FULL:
+                return self._storage_full(target)
             case Kind.MEMORY_ALARM:
                 return self._alarm(target, "set_vm_memory_high_watermark", ("absolute", "1"), NORMAL_MEMORY)
             case Kind.DISK_ALARM:
@@ -195,6 +221,83 @@ class Nemesis:
         yield
 
     @contextmanager
+    def _thrown_out(self, broker: str) -> Iterator[None]:
+        self._broker(broker).close_connections()
+        yield
+
+    @contextmanager
+    def _forbidden(self, edge: str) -> Iterator[None]:
+        """A neighbour may do nothing at the broker any more; what it has open is closed, or it would not notice."""
+        publisher, _, broker = edge.partition(" ")
+        cell = broker.partition(":")[2]
+        self._permit(edge, NOTHING)
+        try:
+            self._lab.broker(cell).close_connections(f"{publisher}.to.{cell}")
+            yield
+        finally:
+            self._permit(edge, WRITE_ONLY)
+
+    def _permit(self, edge: str, what: Mapping[str, str]) -> None:
+        publisher, _, broker = edge.partition(" ")
+        cell = broker.partition(":")[2]
+        self._lab.broker(cell).set_permissions(cell, f"{publisher}.to.{cell}", **what)
+
+    @contextmanager
+    def _drained(self, leaf: str) -> Iterator[None]:
+        self._lab.registrar().set_state(leaf, CellState.DRAINING)
+        try:
+            yield
+        finally:
+            self._lab.registrar().set_state(leaf, CellState.ENABLED)
+
+    @contextmanager
+    def _detached(self, edge: str) -> Iterator[None]:
+        child, parent = edge.split()
+        self._lab.registrar().detach(child, parent)
+        try:
+            yield
+        finally:
+            self._attach(edge)
+
+    def _attach(self, edge: str) -> None:
+        """The cell is under this parent, whatever was taken away of that."""
+        child, parent = edge.split()
+        with suppress(BadInput):  # it is there already
+            up, down = self._lab.edge_url(child, parent), self._lab.edge_url(parent, child)
+            self._lab.registrar().attach(child, parent, up=up, down=down)
+
+    @contextmanager
+    def _host_crashed(self, pool: str) -> Iterator[None]:
+        """One that is not the pool's master."""
+        name = pool.partition(":")[2]
+        hosts = self._lab.ask_simulator(name, do="show")["hosts"]
+        host = next(host["uuid"] for host in hosts if not host["master"])
+        self._lab.ask_simulator(name, do="crash_host", host=host)
+        try:
+            yield
+        finally:
+            self._mend_hosts(pool)
+
+    @contextmanager
+    def _storage_full(self, pool: str) -> Iterator[None]:
+        name = pool.partition(":")[2]
+        for storage in self._lab.ask_simulator(name, do="show")["repositories"]:
+            self._lab.ask_simulator(name, do="fill_sr", sr=storage["uuid"], free=LEFT_FREE)
+        try:
+            yield
+        finally:
+            self._mend_hosts(pool)
+
+    def _mend_hosts(self, pool: str) -> None:
+        name = pool.partition(":")[2]
+        there = self._lab.ask_simulator(name, do="show")
+        for storage in there["repositories"]:
+            self._lab.ask_simulator(name, do="fill_sr", sr=storage["uuid"], free=None)
+        for host in there["hosts"]:
+            if host["down"]:
+                self._lab.ask_simulator(name, do="return_host", host=host["uuid"])
+
+    @contextmanager
     def _disconnected(self, database: str) -> Iterator[None]:
         """Twice a second whoever is connected is thrown out, in the middle of whatever it does."""
         users = "SELECT DISTINCT user FROM information_schema.processlist WHERE user LIKE 'cell\\_%'"
@@ -281,3 +384,17 @@ class Nemesis:
         found = self._lab.part(word)
         assert isinstance(found, MariaServer)
         return found
+
+
+def _at_last(act: Callable[[], object]) -> None:
+    """Done again and again: what it needs is only just starting."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            act()
+        except (CelltreeError, OSError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+        else:
+            return

@@ -20,6 +20,9 @@ class Kind(StrEnum):
     DAEMON_FROZEN = "daemon frozen for longer than its lease"
     DAEMON_STOPPED = "daemon stopped in peace"
     BROKER_KILLED = "broker killed"
+    BROKER_RESTARTED = "broker stopped in peace"
+    CONNECTIONS_CLOSED = "broker connections closed by its operator"
+    PERMISSIONS_TAKEN = "permissions of a neighbour at a broker taken away"
     MEMORY_ALARM = "broker short of memory"
     DISK_ALARM = "broker short of disk"
     QUEUE_FULL = "queue full"
@@ -29,6 +32,10 @@ class Kind(StrEnum):
     ROWS_LOCKED = "rows locked by another, in another order"
     DATABASE_READ_ONLY = "database read-only"
     DATABASE_PUT_BACK = "database of a cell put back to a backup"
+    CELL_DRAINED = "cell drained"
+    CELL_DETACHED = "cell detached from one of its parents"
+    HOST_CRASHED = "host crashed, with its VMs"
+    STORAGE_FULL = "storage of a pool's hosts full"
     HOSTS_HANG = "XenServer hangs"
     HOSTS_KILLED = "XenServer's toolstack killed"
     BLACK_HOLE = "link swallows everything"
@@ -43,7 +50,7 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What there is to break, in the lab's words. `edges`, `ways`: links to a neighbour's broker, and to a cell's own
-    broker, database and hosts."""
+    broker, database and hosts. `second_parents`: CHILD PARENT, where the child has another parent too."""
 
     cells: tuple[str, ...]
     daemons: tuple[str, ...]
@@ -52,6 +59,8 @@ class Shape:
     pools: tuple[str, ...]
     edges: tuple[str, ...]
     ways: tuple[str, ...]
+    leaves: tuple[str, ...] = ()
+    second_parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +104,8 @@ def schedule(seed: int, seconds: float, shape: Shape, kinds: Sequence[Kind] = US
             target = chance.choice(idle)
             faults.append(Fault(at=round(at, 2), lasts=round(lasts, 2), kind=kind, target=target))
             free[_busy(kind, target)] = at + lasts + (PUTTING_BACK if kind is Kind.DATABASE_PUT_BACK else 1.0)
+        else:
+            deck.insert(0, kind)  # later
         at += chance.expovariate(1 / PAUSE)
     return tuple(faults)
 
@@ -107,13 +118,17 @@ def targets(kind: Kind, shape: Shape) -> Sequence[str]:
             return shape.daemons
         case Kind.CELL_KILLED | Kind.DATABASE_PUT_BACK | Kind.QUEUE_FULL | Kind.QUEUE_DELETED:
             return shape.cells
-        case Kind.BROKER_KILLED | Kind.MEMORY_ALARM | Kind.DISK_ALARM:
+        case Kind.CELL_DRAINED:
+            return shape.leaves
+        case Kind.CELL_DETACHED:
+            return shape.second_parents
+        case Kind.BROKER_KILLED | Kind.BROKER_RESTARTED | Kind.CONNECTIONS_CLOSED | Kind.MEMORY_ALARM | Kind.DISK_ALARM:
             return shape.brokers
         case Kind.DATABASE_KILLED | Kind.CONNECTIONS_KILLED | Kind.ROWS_LOCKED | Kind.DATABASE_READ_ONLY:
             return shape.databases
-        case Kind.HOSTS_HANG | Kind.HOSTS_KILLED:
+        case Kind.HOSTS_HANG | Kind.HOSTS_KILLED | Kind.HOST_CRASHED | Kind.STORAGE_FULL:
             return shape.pools
-        case Kind.FLIPPED | Kind.ONE_WAY:
+        case Kind.FLIPPED | Kind.ONE_WAY | Kind.PERMISSIONS_TAKEN:
             return shape.edges
         case _:
             return (*shape.edges, *shape.ways)
@@ -123,6 +138,10 @@ def _busy(kind: Kind, target: str) -> str:
     """What two faults must not share: a queue is not its cell's daemon, a daemon is its cell."""
     if kind in (Kind.QUEUE_FULL, Kind.QUEUE_DELETED):
         return f"queue of {target}"
+    if kind is Kind.CELL_DRAINED:
+        return f"state of {target}"
+    if kind is Kind.CELL_DETACHED:  # it keeps one
+        return f"parents of {target.split()[0]}"
     return target.partition("/")[0] if " " not in target else target
 
 

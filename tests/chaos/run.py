@@ -30,12 +30,14 @@ QUIET_SECONDS = 150.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a run. `quiet`: seconds from the healing until all was at rest. `searched`: rows, files, queues and
-    processes in which none of the tenants' secrets may be."""
+    """What came of a run. `planned`: the kinds of faults that were to come; `failed_faults`: how many did not begin, or
+    did not end before the healing. `quiet`: seconds from the healing until all was at rest. `searched`: rows, files,
+    queues and processes in which none of the tenants' secrets may be."""
 
     seed: int
     seconds: float
     quiet: float
+    planned: frozenset[str]
     faults: Mapping[str, int]
     failed_faults: int
     kills: int
@@ -52,6 +54,7 @@ class Outcome:
             "seconds": round(self.seconds),
             "faults": sum(self.faults.values()),
             "kinds of faults": len(self.faults),
+            "faults that failed": self.failed_faults,
             "kills": self.kills,
             "records decided": self.records,
             "searched for secrets": self.searched,
@@ -86,10 +89,11 @@ def _under_faults(
         threading.Thread(target=Tenant(f"t{number}", seed, endpoints, image, history).run, args=(stopping,))
         for number in range(TENANTS)
     ]
+    faults = schedule(seed, seconds, lab.shape(), kinds)
     for thread in (*threads, looking):
         thread.start()
     try:
-        nemesis.run(schedule(seed, seconds, lab.shape(), kinds))
+        nemesis.run(faults)
     finally:
         stopping.set()
         nemesis.heal()
@@ -110,6 +114,7 @@ def _under_faults(
         seconds=seconds,
         quiet=quiet,
         searched=sum(each.places for each in (*halfway, looked)),
+        planned=frozenset(fault.kind for fault in faults),
         faults=dict(nemesis.counts),
         failed_faults=nemesis.failed,
         kills=nemesis.kills,
@@ -131,12 +136,14 @@ def _at_rest(lab: FaultyLab, history: History, door: Door, told: TextIO, nemesis
     """Look until all is as it should be, or until that has taken too long; what is not yet is told."""
     lab.wait_ready()
     leaves = frozenset(cell.name for cell in lab.topology.leaves)
-    flips = bool(nemesis.counts[Kind.FLIPPED])
+    flips, detached = bool(nemesis.counts[Kind.FLIPPED]), bool(nemesis.counts[Kind.CELL_DETACHED])
     end = time.monotonic() + QUIET_SECONDS
     while True:
         try:
             truth = look(lab, door)
-            verdict = judge(history.events, truth, API, leaves, flips=flips, forgotten=nemesis.forgotten)
+            verdict = judge(
+                history.events, truth, API, leaves, flips=flips, detached=detached, forgotten=nemesis.forgotten
+            )
         except CelltreeError as error:
             print(f"{history.now():.1f} {error}", file=told)
             if time.monotonic() > end:
