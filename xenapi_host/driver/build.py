@@ -5,6 +5,7 @@ Called by the leaf's jobs: `prepare_build` while the owner decides, `start_build
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cells.errors import Temporary
 from cells.model import PowerState
@@ -76,24 +77,31 @@ def make(
     journal: Journal,
     headers: Mapping[str, str],
     along: Along | None = None,
+    like: Vm | None = None,
 ) -> str:
     """The plan's VM (its reference) with all it has, not started. `found`: what earlier tries have made of it; `along`
-    gives the disks that need not be made: name -> reference."""
+    gives the disks that need not be made: name -> reference; `like` is the VM in whose place it comes, if any."""
     before = without_doubles(session, found)
     if before is not None:
-        return _resumed(session, plan, before, journal, headers, along)
+        return _resumed(session, plan, before, journal, headers, along, like)
     image = images.cached(session, plan, headers)
     journal.check()
     vm = str(session.call("VM.create", dict(plan.vm)))
     disk = _clone_of_image(session, plan, image, headers)
     _give_root(session, plan, vm, disk, image.size, journal)
     data_disks.give(session, plan, vm, journal, along(vm) if along is not None else None)
-    _create_interfaces(session, plan, vm, frozenset())
+    _create_interfaces(session, plan, vm, frozenset(), like)
     return vm
 
 
 def _resumed(
-    session: Session, plan: BuildPlan, vm: Vm, journal: Journal, headers: Mapping[str, str], along: Along | None
+    session: Session,
+    plan: BuildPlan,
+    vm: Vm,
+    journal: Journal,
+    headers: Mapping[str, str],
+    along: Along | None,
+    like: Vm | None,
 ) -> str:
     """Go on with a VM that an earlier try has made."""
     if vm.record["VBDs"]:
@@ -107,7 +115,7 @@ def _resumed(
             raise Temporary("a disk of the build has gone meanwhile; looking again")
         _give_root(session, plan, vm.ref, disk.ref, disk.size, journal)
     data_disks.give(session, plan, vm.ref, journal, along(vm.ref) if along is not None else None)
-    add_interfaces(session, plan, vm)
+    add_interfaces(session, plan, vm, like)
     return vm.ref
 
 
@@ -138,13 +146,25 @@ def _finish_root(session: Session, plan: BuildPlan, vm: Vm) -> None:
         disks.rename(session, disk.ref, plan.server)
 
 
-def add_interfaces(session: Session, plan: BuildPlan, vm: Vm) -> None:
-    """Give a VM the plan's interfaces, if it has not got them."""
+def add_interfaces(session: Session, plan: BuildPlan, vm: Vm, like: Vm | None = None) -> None:
+    """Give a VM the plan's interfaces, if it has not got them, guarded as those of the VM in whose place it comes."""
     have = [vms.record_of(session, "VIF", ref) for ref in vm.record["VIFs"]]
-    _create_interfaces(session, plan, vm.ref, frozenset(int(vif["device"]) for vif in have if vif is not None))
+    _create_interfaces(session, plan, vm.ref, frozenset(int(vif["device"]) for vif in have if vif is not None), like)
 
 
-def _create_interfaces(session: Session, plan: BuildPlan, vm: str, have: frozenset[int]) -> None:
+# What an operator sets on an interface of a server: which addresses it may use, how much it may send.
+_GUARDS = ("locking_mode", "ipv4_allowed", "ipv6_allowed", "qos_algorithm_type", "qos_algorithm_params")
+
+
+def _guards(session: Session, vm: Vm) -> Mapping[str, Mapping[str, Any]]:
+    """Of each interface of a VM, by its device."""
+    found = (vms.record_of(session, "VIF", ref) for ref in vm.record["VIFs"])
+    return {vif["device"]: {name: vif[name] for name in _GUARDS if name in vif} for vif in found if vif is not None}
+
+
+def _create_interfaces(session: Session, plan: BuildPlan, vm: str, have: frozenset[int], like: Vm | None) -> None:
+    missing = any(vif.device not in have for vif in plan.vifs)
+    guards = _guards(session, like) if like is not None and missing else {}
     for vif in plan.vifs:
         if vif.device in have:
             continue
@@ -159,6 +179,7 @@ def _create_interfaces(session: Session, plan: BuildPlan, vm: str, have: frozens
                 "other_config": {},
                 "qos_algorithm_type": "",
                 "qos_algorithm_params": {},
+                **guards.get(str(vif.device), {}),
             },
         )
 

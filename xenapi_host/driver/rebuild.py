@@ -47,7 +47,8 @@ def rebuild(
         return taken_along(session, plan, new, config, journal)
 
     try:
-        made = make(session, plan, [vm for vm in found if vm.serial == plan.serial], journal, headers or {}, along)
+        before = [vm for vm in found if vm.serial == plan.serial]
+        made = make(session, plan, before, journal, headers or {}, along, old[0] if old else None)
     except XenFailure as failure:
         if not isinstance(told("rebuild the server", failure), Temporary):
             _undo(session, plan)

@@ -51,12 +51,15 @@ def replace_lost(
     start: bool,
     headers: Mapping[str, str] | None = None,
 ) -> Resized:
-    """Make the server as the plan says, started if `start`; what was set aside is not looked at. After a Permanent
-    error or a refusal nothing of it is left; after Temporary this is to be called again, or `remove_copy`."""
+    """Make the server as the plan says, started if `start`; what was set aside is asked no more than how its
+    interfaces were guarded. After a Permanent error or a refusal nothing of it is left; after Temporary this is to be
+    called again, or `remove_copy`."""
     journal.check()
     vms.refuse_others(vms.current(session, plan.server), plan.owner)
     try:
-        made = make(session, plan, _copies(session, plan.server, plan.serial), journal, headers or {})
+        lost = vms.lost(session, plan.server)
+        before = _copies(session, plan.server, plan.serial)
+        made = make(session, plan, before, journal, headers or {}, like=lost[0] if lost else None)
     except XenFailure as failure:
         if not isinstance(told("make the server anew", failure), Temporary):
             remove_copy(session, plan.server, plan.serial)

@@ -65,7 +65,7 @@ def _rescue(
     root = disks.root(session, server)
     if root is None:
         raise Permanent("the server has no root disk")
-    rescuer = make(session, plan, vms.rescuers(session, plan.server), journal, headers)
+    rescuer = make(session, plan, vms.rescuers(session, plan.server), journal, headers, like=server)
     journal.check()
     power_off(session, server, clean_seconds=clean_seconds)
     if server.record["blocked_operations"] != _LOCK:

@@ -117,7 +117,7 @@ def _resize(
         journal.check()
         disks.attach_root(session, new.ref, disk.ref, plan.disk_shares)
     data_disks.give(session, plan, new.ref, journal, taken_along(session, plan, new.ref, data, journal))
-    add_interfaces(session, plan, new)
+    add_interfaces(session, plan, new, original)
     volumes.carry(session, original, new.ref, plan.disk_shares)
     if was is not PowerState.HALTED:
         new = started_on(session, new, plan.host)
