@@ -235,7 +235,7 @@ class Nemesis:
             self._lab.broker(cell).close_connections(f"{publisher}.to.{cell}")
             yield
         finally:
-            self._permit(edge, WRITE_ONLY)
+            _at_last(partial(self._permit, edge, WRITE_ONLY))
 
     def _permit(self, edge: str, what: Mapping[str, str]) -> None:
         publisher, _, broker = edge.partition(" ")
@@ -248,7 +248,7 @@ class Nemesis:
         try:
             yield
         finally:
-            self._lab.registrar().set_state(leaf, CellState.ENABLED)
+            _at_last(partial(self._lab.registrar().set_state, leaf, CellState.ENABLED))
 
     @contextmanager
     def _detached(self, edge: str) -> Iterator[None]:
@@ -257,7 +257,7 @@ class Nemesis:
         try:
             yield
         finally:
-            self._attach(edge)
+            _at_last(partial(self._attach, edge))
 
     def _attach(self, edge: str) -> None:
         """The cell is under this parent, whatever was taken away of that."""
@@ -387,7 +387,7 @@ class Nemesis:
 
 
 def _at_last(act: Callable[[], object]) -> None:
-    """Done again and again: what it needs is only just starting."""
+    """Done again and again: what it needs is only just starting, or broken by another fault."""
     end = time.monotonic() + PATIENCE
     while True:
         try:

@@ -80,7 +80,7 @@ class TcpProxy:
         self._overhear = overhear
         self._target = ("127.0.0.1", target_port)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self.port: int = self._listener.getsockname()[1]
         self._there = self._back = CLEAR
         self._refusing = self._cutting = self._ending = False
         self._chance = random.Random(seed)
