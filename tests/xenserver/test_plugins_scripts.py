@@ -30,7 +30,7 @@ def test_plugins_are_executable() -> None:
 
 
 def test_version_names_the_functions(dom0: Dom0) -> None:
-    assert dom0.call("version") == {"version": "1.1", "functions": ["download", "sweep", "upload", "version"]}
+    assert dom0.call("version") == {"version": "1.2", "functions": ["download", "sweep", "upload", "version"]}
 
 
 def test_an_unknown_function_is_refused_in_xens_words(dom0: Dom0) -> None:

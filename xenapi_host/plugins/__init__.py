@@ -1,8 +1,9 @@
 """The scripts that XenServer runs in dom0 for us. Installing copies SCRIPTS into the host's plugin folder.
 
 They run there under Python 3.6 with nothing but the standard library and each other; so nothing here imports the rest
-of celltree. Used from outside are only `celltree_tar`, by the image reader, so that archives from strangers have
-one reader, and `celltree_scripts`, which tells the versions of these files wherever they lie.
+of celltree. Used from outside are only `celltree_tar` and `celltree_gzip`, by the image reader and writer, so that
+archives from strangers have one reader, and `celltree_scripts`, which tells the versions of these files wherever they
+lie.
 """
 
 from pathlib import Path

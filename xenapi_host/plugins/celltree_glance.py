@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import re
+import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Any, Dict, Optional, Union
@@ -89,6 +90,7 @@ class Upload:
         self._connection = _connect(params)
         self._summed = hashlib.md5()
         self._waiting = bytearray()
+        self._failure = None  # type: Optional[Exception]
         self.size = 0
         try:
             self._connection.putrequest("PUT", _target(params))
@@ -109,10 +111,9 @@ class Upload:
             self._send()
         return len(data)
 
-    def flush(self) -> None:
-        """gzip asks for this; chunks go out when they are large enough."""
-
     def _send(self) -> None:
+        if self._failure is not None:  # whoever packs for us writes an end when it is stopped
+            raise self._failure
         if not self._waiting:
             return
         if time.monotonic() > self._deadline:
@@ -125,12 +126,19 @@ class Upload:
             self._connection.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
         except (OSError, http.client.HTTPException) as error:
             # Glance refuses while we are still sending: its answer says more than the broken pipe.
-            raise self._answered() or RetryableError(f"the upload broke off: {_named(error)}") from error
+            self._failure = self._answered() or RetryableError(f"the upload broke off: {_named(error)}")
+            raise self._failure from error
+
+    def _status(self) -> int:
+        # Reading the error clears it. A connection that was reset still has what was answered before; the reset would
+        # be told first.
+        self._connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return self._connection.getresponse().status
 
     def _answered(self) -> Optional[Exception]:
         try:
-            return refusal(self._connection.getresponse().status, "upload")
-        except (OSError, http.client.HTTPException):
+            return refusal(self._status(), "upload")
+        except (AttributeError, OSError, http.client.HTTPException):  # the first: the connection was given up
             return None
 
     def finish(self) -> str:
@@ -138,9 +146,10 @@ class Upload:
         self._send()
         try:
             self._connection.send(b"0\r\n\r\n")
-            status = self._connection.getresponse().status
+            status = self._status()
         except (OSError, http.client.HTTPException) as error:
-            raise RetryableError(f"Glance did not confirm the upload: {_named(error)}") from error
+            # It may have refused before all was sent.
+            raise self._answered() or RetryableError(f"Glance did not confirm the upload: {_named(error)}") from error
         if status not in (200, 201, 204):
             raise refusal(status, "upload")
         return self._summed.hexdigest()

@@ -21,7 +21,6 @@ files of all of them are one chain.
 import contextlib
 import errno
 import fcntl
-import gzip
 import os
 import re
 import shutil
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from xenapi_host.plugins.celltree_chain import checked, disk_path, name_and_link, refuse_taken
     from xenapi_host.plugins.celltree_delta import Delta, NoBase
     from xenapi_host.plugins.celltree_glance import Download, Upload, describe
+    from xenapi_host.plugins.celltree_gzip import Gzip
     from xenapi_host.plugins.celltree_plugin import (
         Params,
         PermanentError,
@@ -51,11 +51,12 @@ else:
     from celltree_chain import checked, disk_path, name_and_link, refuse_taken
     from celltree_delta import Delta, NoBase
     from celltree_glance import Download, Upload, describe
+    from celltree_gzip import Gzip
     from celltree_plugin import Params, PermanentError, RetryableError, dispatch, number, reason, text
     from celltree_tar import Gunzip, Member, Refused, Tar
     from celltree_vhd import BLOCK, MAX_VIRTUAL_SIZE, NotSound, Vhd, read_vhd, write_raw_as_vhd
 
-VERSION = "1.1"
+VERSION = "1.2"
 MAX_MEMBERS = 16
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NAME = re.compile("(?:0|[1-9][0-9]?)\\.vhd")
@@ -317,7 +318,7 @@ def _send(params: Params, paths: List[str], delta: Optional[Delta], compression:
     """Stream the chain, or only the difference, as one tar.gz."""
     stream = Upload(params)
     try:
-        packed = gzip.GzipFile("", "wb", compression, stream, mtime=0)
+        packed = Gzip(stream, compression)  # type: Any
         with tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar:
             if delta is not None:
                 member = _member("0.vhd", delta.size)

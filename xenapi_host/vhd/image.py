@@ -1,6 +1,5 @@
 """A chain as Glance holds it: a gzipped tar of `0.vhd` (the leaf), `1.vhd` (its parent) .. `n-1.vhd` (the base)."""
 
-import gzip
 import os
 import re
 import tarfile
@@ -10,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from xenapi_host.plugins.celltree_gzip import Gzip
 from xenapi_host.plugins.celltree_tar import Gunzip, Member, Refused, Tar
 from xenapi_host.vhd.chain import chain, check
 from xenapi_host.vhd.change import set_parent
@@ -45,20 +45,20 @@ class ImageLimits:
 def write_image(leaf: str | os.PathLike[str], stream: BinaryIO, *, compression: int = 6) -> int:
     """Write a leaf and its ancestors as an image; files in use are only read. Returns the number of members.
 
-    `compression` is gzip's level 0..9. Raises the chain's errors before anything is written.
+    `compression` is gzip's level 0..9, for what gets smaller by it. Raises the chain's errors before anything is
+    written.
     """
     paths = chain(leaf)
+    packed: Any = Gzip(stream, compression)  # what tarfile's stubs want of a file to write to is more than it uses
     # GNU numbers for files over 8 GiB; no time or user names, so that the same chain gives the same bytes.
-    with (
-        gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=compression, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar,
-    ):
+    with tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar:
         for number, path in enumerate(paths):
             with open(path, "rb") as file:
                 member = tarfile.TarInfo(f"{number}.vhd")
                 member.size = os.fstat(file.fileno()).st_size
                 member.mode = 0o644
                 tar.addfile(member, file)
+    packed.close()
     return len(paths)
 
 
