@@ -65,7 +65,7 @@ def _people(keystone: Keystone) -> None:
         keystone.grant(made, role, projects[PROJECTS.get(user, "service")])
 
 
-def test_keystone_says_who_comes_and_openstackclient_logs_in_with_a_password(region: Region) -> None:
+def test_keystone_says_who_comes_and_a_token_that_was_revoked_is_nobodys_ossa_2016_005(region: Region) -> None:
     _ann_walks(region)
     _others_stay_outside(region)
     _tokens_end(region)

@@ -55,7 +55,7 @@ def test_ossa_2012_017_an_image_of_another_project_is_not_there_on_any_route(str
 
 
 @_of_things("console")
-def test_ossa_2013_006_the_console_of_another_project_is_not_there(street: Street, route: Any) -> None:
+def test_ossa_2013_006_2014_035_the_console_of_another_project_is_not_there(street: Street, route: Any) -> None:
     _nothing_is_there(street, route)
 
 

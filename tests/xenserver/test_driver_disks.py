@@ -230,7 +230,7 @@ def test_raw_image_becomes_a_server(desk: Desk) -> None:
     assert _sound_size(desk.raw(0), START) > GIB - START - MIB
 
 
-def test_image_larger_than_the_flavors_disk_is_refused(desk: Desk) -> None:
+def test_ossa_2013_012_image_larger_than_the_flavors_disk_is_refused(desk: Desk) -> None:
     leaf, packed = desk.folder / "0.vhd", desk.folder / "huge.tar.gz"
     vhd.create_dynamic(leaf, 2 * GIB)
     with open(packed, "wb") as target:
