@@ -19,7 +19,7 @@ from nacl.signing import SigningKey, VerifyKey
 from cells.codec import pack, unpack
 from cells.errors import BadInput
 from cells.messages import SignedCellRecord
-from cells.model import CellRecord
+from cells.model import CellRecord, believable
 from cells.names import CellName, Id, Instant, cell_name
 from cells.record import Hop, Packet
 
@@ -146,6 +146,8 @@ class Trust:
         record: CellRecord = unpack(CellRecord, signed.payload)
         if (record.name, record.uuid, record.role) != (certificate.name, certificate.uuid, certificate.role):
             raise BadInput(f"cell record says {record.name!r}, its certificate says {certificate.name!r}")
+        if not believable(record):
+            raise BadInput(f"cell record of {record.name!r} claims more than any cell has")
         if len(self._words) >= _CACHED_WORDS:
             self._words.clear()
         self._words[signed] = record  # it comes again from every parent it went through

@@ -244,3 +244,25 @@ class CellRecord:
     capacity: Capacity | None = None
     weight_offset: float = 0.0
     projects: tuple[str, ...] = ()
+
+
+MOST_HOSTS, MOST_OF_A_HOST, MOST_OFFSET = 2**20, 2**40, 10.0**9
+"""Of a leaf's hosts, of MiB, processors and GiB of one host or all, of a weight: what no cell has. Within them every
+sum and product of placement is exact."""
+
+
+def believable(record: CellRecord) -> bool:
+    """Whether what a cell says of itself is within what any cell can have."""
+    capacity = record.capacity or Capacity()
+    shapes = [shape for known in capacity.classes for shape in known.shapes]
+    hosts = (capacity.hosts, sum(max(0, shape.hosts) for shape in shapes))
+    others = (
+        *(number for shape in shapes for number in (shape.ram_mib, shape.vcpus, shape.disk_gib, -shape.hosts)),
+        *(number for group in capacity.groups for number in (group.free_gib, group.total_gib)),
+        *(capacity.total_ram_mib, capacity.total_vcpus, capacity.total_disk_gib, capacity.servers),
+    )
+    return (
+        all(abs(number) <= MOST_HOSTS for number in hosts)
+        and all(abs(number) <= MOST_OF_A_HOST for number in others)
+        and abs(record.weight_offset) <= MOST_OFFSET
+    )
