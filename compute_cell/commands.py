@@ -25,6 +25,7 @@ from cells.messages import (
     RebootServer,
     RebuildServer,
     RecallServer,
+    RefusalCode,
     RenameServer,
     RescueServer,
     ResetNetwork,
@@ -187,6 +188,9 @@ def _over(
 
 def _power(action: str, task_state: str) -> Callable[[Here, View, InstanceRow, Any, str], Begun]:
     def begin(here: Here, view: View, instance: InstanceRow, body: Any, request: str) -> Begun:
+        if instance.state.vm_state is VmState.RESIZED:
+            # Its owner would not ask, unless its row was put back; the resize would seem to be over.
+            raise Refusal(RefusalCode.UNSUPPORTED, "a resize is not confirmed or reverted yet")
         hard = isinstance(body, RebootServer) and body.hard
         job = here.job(
             "server.power",

@@ -390,6 +390,15 @@ def test_resize_that_the_host_gave_up_is_undone_before_it_is_over(tree: Tree) ->
     validate(tree)
 
 
+def test_server_whose_resize_waits_stays_so_whatever_power_is_asked_of_it(tree: Tree) -> None:
+    server = running(tree)
+    server.run(server.tell(ResizeServer(flavor=SMALL), number=2))
+    server.end()
+    refused = server.tell(RebootServer(hard=True), number=3)
+    assert (refused.do, server.row.state.vm_state) == ((), VmState.RESIZED)
+    assert server.row.failed == (3, "a resize is not confirmed or reverted yet")
+
+
 def test_undoing_a_resize_goes_on_for_as_long_as_the_host_does_not_answer(tree: Tree) -> None:
     server = running(tree)
     server.run(server.tell(ResizeServer(flavor=SMALL), number=2))
