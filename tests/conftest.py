@@ -1,6 +1,8 @@
 """What every test of the tree gets: the private servers, and a watch over processes that a test forgot to end."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,6 +27,16 @@ STEPS = "steps of "  # what a test records that strikes at each step of an opera
 def _is_first_process(config: pytest.Config) -> bool:
     """Whether this is the process the session began with, and not one of its parallel workers."""
     return not hasattr(config, "workerinput")
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """The command line sets them for its process; here that is every test's."""
+    loggers = logging.getLogger(), logging.getLogger("celltree")
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def pytest_configure(config: pytest.Config) -> None:

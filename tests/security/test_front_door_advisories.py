@@ -252,6 +252,7 @@ def test_ossa_2012_003_long_values_are_refused_before_anything_is_done_or_logged
     """Texts, lists (OSSA-2012-005) and what hung the messaging by its 65 kB (OSSA-2013-026)."""
     image, before = street.house.an_image(), street.mallory.used()
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="celltree")
     wish = {"name": "x", "imageRef": image, "flavorRef": "1", "networks": "none", field: value}
     answer = street.mallory.ask("POST", "/v2.1/servers", {"server": wish})
     assert answer.status_code in (400, 403)
@@ -316,6 +317,7 @@ def test_ossa_2017_002_a_fault_of_ours_logs_nothing_of_what_was_asked(
 ) -> None:
     """What went wrong is in the log, with its traceback; the request's secrets are not."""
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="celltree")
     secrets = {
         "adminPass": "Canary-word",
         "user_data": base64.b64encode(b"Canary-data").decode(),
@@ -366,6 +368,7 @@ def test_ossa_2017_001_a_refused_password_is_neither_answered_nor_logged(
 ) -> None:
     """Also OSSA-2014-036: what was refused is named by its field, not by its value."""
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="celltree")
     path = path.replace("ACTION", f"/v2.1/servers/{street.ann.a_server()}/action")
     answer = street.ann.ask("POST", path, body, version="2.50")
     assert answer.status_code == 400
@@ -386,6 +389,7 @@ def test_ossa_2020_001_the_address_of_a_console_is_in_no_log(
     own_street: Street, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="celltree")
     server, address = own_street.ann.a_server(), SAID[Question.CONSOLE_URL].decode()
 
     def answered(_: float) -> None:

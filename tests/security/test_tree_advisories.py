@@ -55,6 +55,7 @@ def test_ossa_2016_002_what_storage_says_in_an_error_reaches_neither_tenant_nor_
 ) -> None:
     """Connection data and credentials in the error texts of Xen's storage."""
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="celltree")
     text = f"mount error(13): //filer/vol -o username=root,password={CANARY}"
     _strike_always(tenant, method, "SR_BACKEND_FAILURE_73", "", text, f"opterr={CANARY}")
     server = tenant.create()["id"]

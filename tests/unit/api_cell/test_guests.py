@@ -51,6 +51,7 @@ def test_secrets_of_a_create_reach_the_guest_and_lie_nowhere_in_clear(
     tenant: Tenant, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="celltree")
     tree, seen = tenant.tree, []
     sent: list[bytes] = []
     publish = UnsteadyExchange.publish

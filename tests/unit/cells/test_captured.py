@@ -131,7 +131,7 @@ def test_a_packet_without_an_end_goes_no_further_and_its_origin_is_told(
         cells = tuple(name.replace("leaf", leaf) for name in bent["trail"])
         bent = {"trail": (*(Hop(cell=cell, at=tree.clock()) for cell in cells), *packet.trail)}
     dropped = tree["dfw"].node._pump.counts["dropped"]
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="celltree")
     deliver(tree, replace(packet, **bent), "dfw", "east")
     assert tree["dfw"].node._pump.counts["dropped"] == dropped + 1
     assert why in caplog.text
@@ -201,7 +201,7 @@ def test_a_record_that_claims_what_no_cell_has_is_refused_and_builds_go_on(
     hello = Record(
         id=tree.house.new_id(), body=HelloUp(records=(claiming(tree, **fields),)), origin="leaf", destination="dfw"
     )
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="celltree")
     tree.network.exchange("dfw").publish(pack_bundle([a_packet(tree, "leaf", "dfw", hello)]), "leaf")
     tree.settle()
     assert "claims more than any cell has" in caplog.text
